@@ -156,3 +156,42 @@ class ParityError(InnError, ArithmeticError):
     """ONNX Runtime and the PyTorch program disagree on an artifact; it is not published."""
 
     code = "parity-failed"
+
+
+class MissingPackageError(InnError, ImportError):
+    """An optional package that an operation needs is not installed."""
+
+    code = "missing-package"
+
+    def __init__(self, package: str, purpose: str) -> None:
+        super().__init__(
+            f"package '{package}' is needed {purpose} and is not installed; run: pip install {package}",
+            package=package,
+        )
+
+
+class InvalidEvaluationError(InnError, ValueError):
+    """Evaluation samples or labels are missing, have the wrong shape, or do not belong together."""
+
+    code = "invalid-evaluation"
+
+
+class InvalidInputError(InnError, ValueError):
+    """A graph input is missing, unknown, or has the wrong rank or element type; or a weight is missing."""
+
+    code = "invalid-input"
+
+
+class ExecutionError(InnError, RuntimeError):
+    """An operator of the graph cannot run on the tensors it got, most often because shapes do not fit."""
+
+    code = "execution-failed"
+
+    def __init__(self, node: str, operator: str, shapes: Sequence[str], reason: str) -> None:
+        super().__init__(
+            f"node '{node}' ({operator}) cannot run on inputs of shape {', '.join(shapes) or 'none'}: {reason}; "
+            "check the shapes of the graph inputs and that the model passes onnx.checker",
+            node=node,
+            operator=operator,
+            shapes=list(shapes),
+        )

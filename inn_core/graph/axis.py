@@ -76,7 +76,11 @@ def axis_from_json(value: Sequence[Sequence[Any]]) -> Axis:
     segments: list[Segment] = []
     for segment in value:
         for factor in segment:
-            if isinstance(factor, bool) or not isinstance(factor, str | int) or (isinstance(factor, int) and factor < 0):
+            if (
+                isinstance(factor, bool)
+                or not isinstance(factor, str | int)
+                or (isinstance(factor, int) and factor < 0)
+            ):
                 raise ValueError(f"axis factor {factor!r} is neither a group name nor a non-negative integer")
         segments.append(tuple(segment))
     return tuple(segments)

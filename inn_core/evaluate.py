@@ -1,0 +1,262 @@
+"""The size/quality curve of an integral network: what every size costs and how well it does on real samples.
+
+This is what `inn curve` prints. A point is built exactly as an artifact of that size is (plan, discretize) and run by
+the PyTorch program of the resized template; nothing is read off predicted curves.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from inn_core.discretize import discretize
+from numpy.typing import NDArray
+from onnx import helper
+
+from inn_core.errors import InvalidEvaluationError, MissingPackageError
+from inn_core.graph.program import Program
+from inn_core.network import Array, IntegralNetwork
+from inn_core.plan import Budget, Plan, choose_plan, feasible_range
+from inn_core.progress import Progress, no_progress
+from inn_core.resize import resize_template
+
+DEFAULT_POINTS = 10
+LABELS = "labels"
+"""Name of the array of evaluation data that holds the classes; it is no graph input."""
+
+_BATCH_SAMPLES = 256
+
+
+def curve(
+    network: IntegralNetwork,
+    *,
+    data: Mapping[str, Array] | None = None,
+    params: Sequence[int] | None = None,
+    quality: str = "refined",
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure cost against quality at several sizes.
+
+    Args:
+        network: the integral network.
+        data: one array per graph input, samples first, in the network's own input range (another numeric dtype is
+            cast), and optionally `labels`, classes of shape `(n,)`. None measures on the calibration samples, which
+            the refined sizes were fitted to: their agreement is then optimistic.
+        params: targets in parameters, each inside or above the feasible range; None takes ten, spaced geometrically
+            over the feasible range.
+        quality: how sizes are made, as in `discretize`.
+        device: where to compute; "auto" takes CUDA where there is one.
+        progress: told the size in work and the finished share.
+
+    Returns:
+        `{"full": point, "points": [point, …]}`, JSON-ready, points in the order of `params`. A point has `params`,
+        `macs` (of one sample), `bytes` (of the ONNX file), `accuracy` (0 to 1; None without labels), `agreement`
+        with the full network (see `agreement`), and `seconds` (to plan and discretize; 0 for the full network).
+
+    Raises:
+        InvalidEvaluationError: there are no samples, an array is missing or has another shape than its graph input,
+            or the labels do not fit.
+        BudgetUnreachableError: a target is below the smallest size.
+    """
+    report = progress or no_progress
+    samples = _checked_samples(network, data)
+    n_samples = len(next(iter(samples.values())))
+    labels = _checked_labels(data, n_samples)
+    smallest, largest = feasible_range(network, "params")
+    targets = list(params) if params is not None else spaced_targets(smallest, largest)
+    place = _pick_device(device)
+
+    report("full network", 0.0)
+    full_plan = choose_plan(network, Budget("params", largest))
+    full_output = _run(network, full_plan, network.weights, samples, place)
+    points: list[dict[str, Any]] = []
+    for index, target in enumerate(targets):
+        report(f"{target:,} parameters", (index + 1) / (len(targets) + 1))
+        started = time.perf_counter()
+        plan = choose_plan(network, Budget("params", target))
+        weights = network.weights
+        if not plan.full_size:
+            weights = discretize(network, plan, quality=quality, device=device).weights
+        seconds = time.perf_counter() - started
+        output = full_output if plan.full_size else _run(network, plan, weights, samples, place)
+        points.append(_point(plan, output, full_output, labels, seconds))
+    report("done", 1.0)
+    return {"full": _point(full_plan, full_output, full_output, labels, 0.0), "points": points}
+
+
+def spaced_targets(smallest: int, largest: int, *, n_points: int = DEFAULT_POINTS) -> list[int]:
+    """Increasing integers from `smallest` to `largest`, both included, with equal ratios as far as rounding allows."""
+    spaced = np.geomspace(smallest, largest, n_points)
+    spaced[0], spaced[-1] = smallest, largest
+    return sorted({round(float(value)) for value in spaced})
+
+
+def agreement(
+    full: NDArray[np.floating[Any]],  # shape: (n, classes) or any
+    sized: NDArray[np.floating[Any]],  # shape: that of `full`
+) -> float:
+    """How well an output stands for the full network's, 1 where they are equal.
+
+    Returns:
+        For an output of shape `(n, classes)` with at least two classes, the share of samples whose largest value is
+        at the same position; else 1 minus the relative error `|sized - full| / |full|` (2-norms over everything),
+        not below 0.
+    """
+    if full.ndim == 2 and full.shape[1] > 1:
+        return float(np.mean(full.argmax(1) == sized.argmax(1)))
+    wide = full.astype(np.float64)
+    error, size = float(np.linalg.norm(sized - wide)), float(np.linalg.norm(wide))
+    if size == 0.0:
+        return 1.0 if error == 0.0 else 0.0
+    return max(0.0, 1.0 - error / size)
+
+
+def plot(curve: Mapping[str, Any], path: str | Path) -> None:
+    """Draw a curve: accuracy (where known) and agreement in percent over parameters.
+
+    Args:
+        curve: what `curve` returned.
+        path: the picture to write; its ending names the format (`.png`, `.svg`, `.pdf`).
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as exc:
+        raise MissingPackageError("matplotlib", "to draw a curve") from exc
+    path = Path(path)
+    points = sorted([*curve["points"], curve["full"]], key=lambda point: int(point["params"]))
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name in ("accuracy", "agreement"):
+        drawn = [(point["params"], 100 * point[name]) for point in points if point[name] is not None]
+        if drawn:
+            label = "accuracy" if name == "accuracy" else "agreement with the full network"
+            axes.plot(*zip(*drawn, strict=True), marker="o", label=label)
+    axes.set_xscale("log")
+    axes.set_xlabel("parameters")
+    axes.set_ylabel("% of samples")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    aside = path.with_name(f".{path.stem}.part{path.suffix}")
+    with aside.open("wb") as file:
+        figure.savefig(file, format=path.suffix.lstrip(".") or "png", dpi=150)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def _point(
+    plan: Plan, output: Array, full_output: Array, labels: NDArray[np.int64] | None, seconds: float
+) -> dict[str, Any]:
+    accuracy = None
+    if labels is not None:
+        if output.ndim != 2:
+            raise InvalidEvaluationError(
+                f"labels need an output of shape (samples, classes), this network's has shape {output.shape}; "
+                "leave the labels out to measure agreement",
+                shape=list(output.shape),
+            )
+        accuracy = float(np.mean(output.argmax(1) == labels))
+    return {
+        "params": int(plan.params),
+        "macs": int(plan.macs),
+        "bytes": int(plan.bytes),
+        "accuracy": accuracy,
+        "agreement": agreement(full_output, output),
+        "seconds": round(seconds, 4),
+    }
+
+
+def _run(
+    network: IntegralNetwork,
+    plan: Plan,
+    weights: Mapping[str, Array],
+    samples: Mapping[str, Array],
+    device: torch.device,
+) -> Array:
+    """First output of one size on all samples, shape `(n, …)`."""
+    program = Program(resize_template(network, plan.sizes), device=device)
+    tensors = {name: torch.as_tensor(np.array(value), device=device) for name, value in weights.items()}
+    n_samples = len(next(iter(samples.values())))
+    outputs = []
+    with torch.inference_mode():
+        for start in range(0, n_samples, _batch_samples(network)):
+            batch = {
+                name: torch.from_numpy(np.ascontiguousarray(value[start : start + _batch_samples(network)])).to(device)
+                for name, value in samples.items()
+            }
+            outputs.append(program.run(tensors, batch)[program.outputs[0]].cpu().numpy())
+    return np.concatenate(outputs)
+
+
+def _batch_samples(network: IntegralNetwork) -> int:
+    """Samples in a batch: what the graph demands when its batch axis is fixed."""
+    fixed = {_declared_shape(value)[0] for value in network.template.model.graph.input}
+    fixed.discard(0)
+    return min(fixed) if fixed else _BATCH_SAMPLES
+
+
+def _declared_shape(value: Any) -> tuple[int, ...]:
+    """Shape of a graph input; 0 stands for an axis of any size."""
+    return tuple(int(axis.dim_value) for axis in value.type.tensor_type.shape.dim)
+
+
+def _checked_samples(network: IntegralNetwork, data: Mapping[str, Array] | None) -> dict[str, Array]:
+    source = network.calibration if data is None else data
+    if data is None and not source:
+        raise InvalidEvaluationError(
+            f"checkpoint '{network.name}' keeps no samples; give evaluation data with one array per graph input"
+        )
+    samples: dict[str, Array] = {}
+    for value in network.template.model.graph.input:
+        name, shape = value.name, _declared_shape(value)
+        if name not in source:
+            raise InvalidEvaluationError(
+                f"evaluation data has no array '{name}'; it has: {', '.join(sorted(source)) or 'nothing'}",
+                input=name,
+            )
+        array = np.asarray(source[name])
+        if array.ndim != len(shape) or any(
+            want not in (0, found) for want, found in zip(shape[1:], array.shape[1:], strict=True)
+        ):
+            wanted = ", ".join(["n", *(str(size) if size else "any" for size in shape[1:])])
+            raise InvalidEvaluationError(
+                f"evaluation array '{name}' has shape {array.shape}; the network takes ({wanted}), samples first",
+                input=name,
+                shape=list(array.shape),
+            )
+        samples[name] = array.astype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type), copy=False)
+    counts = {name: len(array) for name, array in samples.items()}
+    if len(set(counts.values())) != 1 or not min(counts.values()):
+        raise InvalidEvaluationError(
+            f"evaluation arrays must hold the same number of samples, at least one; found {counts}", counts=counts
+        )
+    whole = min(counts.values()) // _batch_samples(network) * _batch_samples(network)
+    return samples if _batch_samples(network) == _BATCH_SAMPLES else {n: a[:whole] for n, a in samples.items()}
+
+
+def _checked_labels(data: Mapping[str, Array] | None, n_samples: int) -> NDArray[np.int64] | None:
+    if data is None or LABELS not in data:
+        return None
+    labels = np.asarray(data[LABELS])
+    if labels.shape != (n_samples,) or labels.dtype.kind not in "iu":
+        raise InvalidEvaluationError(
+            f"'{LABELS}' has shape {labels.shape} and dtype {labels.dtype}; expected one integer class for each of the "
+            f"{n_samples:,} samples",
+            shape=list(labels.shape),
+        )
+    return labels.astype(np.int64)
+
+
+def _pick_device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)

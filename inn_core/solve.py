@@ -1,0 +1,104 @@
+"""Ridge least squares for the linear nodes of a network, from accumulated normal equations."""
+
+from __future__ import annotations
+
+import torch
+
+ROW_CHUNK = 16_384  # rows multiplied at a time: bounds the float32 copy, long enough for a fast product
+
+
+class NormalEquations:
+    """Sums over rows of inputs Z and targets T, from which `T = Z W^T + b` is solved for any prior and ridge.
+
+    Products are taken in float32 on data shifted by the mean of the first rows, and summed in float64; covariances do
+    not depend on the shift, and without a large common mean little is lost to cancellation.
+    """
+
+    def __init__(self, blocks: int, n_inputs: int, n_outputs: int, *, device: torch.device) -> None:
+        float64 = {"dtype": torch.float64, "device": device}
+        self.rows = 0
+        self._shift_z: torch.Tensor | None = None
+        self._shift_t: torch.Tensor | None = None
+        self._sum_z = torch.zeros(blocks, n_inputs, **float64)  # type: ignore[arg-type]  # a dict of two keywords
+        self._sum_t = torch.zeros(blocks, n_outputs, **float64)  # type: ignore[arg-type]
+        self._zz = torch.zeros(blocks, n_inputs, n_inputs, **float64)  # type: ignore[arg-type]
+        self._tz = torch.zeros(blocks, n_outputs, n_inputs, **float64)  # type: ignore[arg-type]
+
+    def add(
+        self,
+        inputs: torch.Tensor,  # shape: (blocks, rows, n_inputs)
+        targets: torch.Tensor,  # shape: (blocks, rows, n_outputs)
+    ) -> None:
+        """Accumulate rows."""
+        if self._shift_z is None or self._shift_t is None:
+            self._shift_z, self._shift_t = inputs.mean(1, keepdim=True), targets.mean(1, keepdim=True)
+        for start in range(0, inputs.shape[1], ROW_CHUNK):
+            z = inputs[:, start : start + ROW_CHUNK] - self._shift_z
+            t = targets[:, start : start + ROW_CHUNK] - self._shift_t
+            self._sum_z += z.sum(1).double()
+            self._sum_t += t.sum(1).double()
+            self._zz += torch.bmm(z.transpose(1, 2), z).double()
+            self._tz += torch.bmm(t.transpose(1, 2), z).double()
+        self.rows += inputs.shape[1]
+
+    def solve(
+        self,
+        prior: torch.Tensor,  # shape: (blocks, n_outputs, n_inputs)
+        *,
+        ridge: float,
+        with_bias: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The weights nearest to `prior` that reproduce the targets.
+
+        Minimises mean squared error + ridge x mean(diagonal) x |W - prior|^2; the bias is not penalised.
+
+        Args:
+            prior: what the ridge pulls towards.
+            ridge: relative to the mean variance of the inputs.
+            with_bias: whether the node has a bias; without one the fit goes through the origin.
+
+        Returns:
+            Weights as `prior`, and the bias of shape `(blocks, n_outputs)` or None; both float64.
+
+        Source:
+            Ridge regression in closed form; W' = (W C + ridge W_0)(C + ridge I)^-1.
+        """
+        assert self._shift_z is not None and self._shift_t is not None, "no rows were added"
+        n = float(self.rows)
+        mean_z, mean_t = self._sum_z / n, self._sum_t / n
+        shift_z, shift_t = self._shift_z[:, 0].double(), self._shift_t[:, 0].double()
+        if with_bias:
+            czz = self._zz / n - mean_z.unsqueeze(2) * mean_z.unsqueeze(1)
+            ctz = self._tz / n - mean_t.unsqueeze(2) * mean_z.unsqueeze(1)
+        else:  # undo the shift: second moments about zero
+            czz = self._zz / n + _cross(shift_z, mean_z) + _cross(mean_z + shift_z, shift_z)
+            ctz = self._tz / n + _cross(shift_t, mean_z) + _cross(mean_t + shift_t, shift_z)
+        prior = prior.double()
+        scale = czz.diagonal(dim1=1, dim2=2).mean(1).clamp_min(torch.finfo(torch.float64).tiny)
+        penalty = (ridge * scale)[:, None, None]
+        identity = torch.eye(czz.shape[1], dtype=czz.dtype, device=czz.device)
+        residual = ctz - torch.bmm(prior, czz)
+        update = _solve_positive(czz + penalty * identity, residual.transpose(1, 2)).transpose(1, 2)
+        weights = prior + update
+        if not with_bias:
+            return weights, None
+        means = (mean_t + shift_t) - torch.bmm(weights, (mean_z + shift_z).unsqueeze(2)).squeeze(2)
+        return weights, means
+
+
+def _cross(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return a.unsqueeze(2) * b.unsqueeze(1)
+
+
+def _solve_positive(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Solve by Cholesky; on a singular matrix (dead channels, ridge 0) add the smallest jitter that lets it pass."""
+    jitter = 0.0
+    diagonal = matrix.diagonal(dim1=1, dim2=2)
+    scale = diagonal.mean(1)[:, None, None].clamp_min(torch.finfo(matrix.dtype).tiny)
+    identity = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
+    for _ in range(12):
+        factor, info = torch.linalg.cholesky_ex(matrix + jitter * scale * identity)
+        if not info.any():
+            return torch.cholesky_solve(right, factor)
+        jitter = max(jitter * 10, 1e-12)
+    raise AssertionError("normal equations are not positive semi-definite")

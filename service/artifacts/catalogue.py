@@ -1,0 +1,240 @@
+"""The catalogue: which models, builds, exports and artifacts a hub has, in one SQLite file.
+
+Write-ahead logging with full synchronisation: a committed row survives a power cut. All of it is small and every
+transaction short, so one connection behind a lock is enough; what a cached request needs is kept in memory by
+`ExportService`. Times are seconds since the epoch. Safe to use from several threads.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from service.artifacts.files import disk_full_as_error
+from service.errors import InvalidCatalogueError
+
+Manifest = dict[str, Any]
+
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_SECONDS = 10.0
+
+_SCHEMA = """
+CREATE TABLE models (
+    name TEXT PRIMARY KEY, digest TEXT NOT NULL, size_bytes INTEGER NOT NULL, description TEXT NOT NULL,
+    added REAL NOT NULL) STRICT;
+CREATE TABLE artifacts (
+    digest TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL, created REAL NOT NULL, last_used REAL NOT NULL) STRICT;
+CREATE TABLE builds (
+    build_key TEXT PRIMARY KEY, digest TEXT NOT NULL REFERENCES artifacts ON DELETE CASCADE, manifest TEXT NOT NULL,
+    created REAL NOT NULL) STRICT;
+CREATE TABLE exports (
+    request_key TEXT PRIMARY KEY, digest TEXT NOT NULL REFERENCES artifacts ON DELETE CASCADE, manifest TEXT NOT NULL,
+    created REAL NOT NULL) STRICT;
+CREATE TABLE curves (
+    curve_key TEXT PRIMARY KEY, checkpoint TEXT NOT NULL, curve TEXT NOT NULL, created REAL NOT NULL) STRICT;
+CREATE INDEX builds_by_digest ON builds (digest);
+CREATE INDEX exports_by_digest ON exports (digest);
+"""
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A registered model as the catalogue keeps it."""
+
+    name: str
+    digest: str
+    size_bytes: int
+    description: dict[str, Any]
+    added: float
+
+
+class Catalogue:
+    """The catalogue in the SQLite file `path`, made when missing. A `StoreJournal`.
+
+    Raises:
+        InvalidCatalogueError: the file is no catalogue of this schema version.
+        StoreFullError: (any method that writes) the disk is full; nothing was changed.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._uses: dict[str, float] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with disk_full_as_error(path.parent, needed_bytes=0):
+            self._connection = self._open()
+
+    def close(self) -> None:
+        """Writes the pending uses and closes the file."""
+        self.flush_uses()
+        with self._lock:
+            self._connection.close()
+
+    # Models
+
+    def models(self) -> list[ModelRow]:
+        """All models, by name."""
+        rows = self._read("SELECT name, digest, size_bytes, description, added FROM models ORDER BY name")
+        return [ModelRow(row[0], row[1], row[2], json.loads(row[3]), row[4]) for row in rows]
+
+    def put_model(self, name: str, digest: str, size_bytes: int, description: dict[str, Any]) -> ModelRow:
+        """Adds a model or replaces the one of this name."""
+        row = ModelRow(name, digest, size_bytes, description, self._clock())
+        with self._write() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO models VALUES (?, ?, ?, ?, ?)",
+                (name, digest, size_bytes, json.dumps(description, sort_keys=True), row.added),
+            )
+        return row
+
+    def delete_model(self, name: str) -> None:
+        """Forgets a model; its artifacts stay."""
+        with self._write() as connection:
+            connection.execute("DELETE FROM models WHERE name = ?", (name,))
+
+    # Artifacts: the journal of the store
+
+    def known_artifacts(self) -> list[tuple[str, int, float]]:
+        """`(digest, size_bytes, last_used)` of every artifact, least recently used first."""
+        rows = self._read("SELECT digest, size_bytes, last_used FROM artifacts ORDER BY last_used")
+        return [(row[0], row[1], row[2]) for row in rows]
+
+    def artifact_added(self, digest: str, size_bytes: int) -> None:
+        """Notes an artifact; noting it again keeps what leads to it."""
+        now = self._clock()
+        with self._write() as connection:
+            connection.execute(
+                "INSERT INTO artifacts VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (digest) DO UPDATE SET size_bytes = excluded.size_bytes, last_used = excluded.last_used",
+                (digest, size_bytes, now, now),
+            )
+
+    def artifact_removed(self, digest: str) -> None:
+        """Forgets an artifact, with the builds and exports that lead to it."""
+        with self._write() as connection:
+            connection.execute("DELETE FROM artifacts WHERE digest = ?", (digest,))
+        self._uses.pop(digest, None)
+
+    def artifact_used(self, digest: str) -> None:
+        """Notes a use in memory; `flush_uses`, and any other write, brings it to the file."""
+        self._uses[digest] = self._clock()
+
+    def flush_uses(self) -> None:
+        """Writes the uses noted since the last time."""
+        if self._uses:
+            with self._write():
+                pass
+
+    # Builds and exports
+
+    def build(self, build_key: str) -> Manifest | None:
+        """Manifest of the artifact that a build key led to."""
+        return self._manifest("SELECT manifest FROM builds WHERE build_key = ?", build_key)
+
+    def export(self, request_key: str) -> Manifest | None:
+        """Manifest that a request led to."""
+        return self._manifest("SELECT manifest FROM exports WHERE request_key = ?", request_key)
+
+    def manifest_of(self, digest: str) -> Manifest | None:
+        """Manifest of an artifact, as its first build wrote it."""
+        return self._manifest("SELECT manifest FROM builds WHERE digest = ? ORDER BY created LIMIT 1", digest)
+
+    def put_build(self, build_key: str, manifest: Manifest) -> None:
+        """Notes what a build key leads to; `manifest["digest"]` must be a noted artifact."""
+        with self._write() as connection:
+            self._put(connection, "builds", build_key, manifest)
+
+    def put_export(self, request_key: str, manifest: Manifest) -> None:
+        """Notes what a request leads to; `manifest["digest"]` must be a noted artifact."""
+        with self._write() as connection:
+            self._put(connection, "exports", request_key, manifest)
+
+    # Curves
+
+    def curve(self, curve_key: str) -> dict[str, Any] | None:
+        """A curve that was measured before."""
+        return self._manifest("SELECT curve FROM curves WHERE curve_key = ?", curve_key)
+
+    def put_curve(self, curve_key: str, checkpoint: str, curve: dict[str, Any]) -> None:
+        """Notes a measured curve of a checkpoint digest."""
+        with self._write() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO curves VALUES (?, ?, ?, ?)",
+                (curve_key, checkpoint, json.dumps(curve), self._clock()),
+            )
+
+    def delete_curves(self, checkpoint: str) -> None:
+        """Forgets the curves of a checkpoint digest."""
+        with self._write() as connection:
+            connection.execute("DELETE FROM curves WHERE checkpoint = ?", (checkpoint,))
+
+    # Plumbing
+
+    def _put(self, connection: sqlite3.Connection, table: str, key: str, manifest: Manifest) -> None:
+        connection.execute(
+            f"INSERT OR REPLACE INTO {table} SELECT ?, digest, ?, ? FROM artifacts WHERE digest = ?",
+            (key, json.dumps(manifest), self._clock(), manifest["digest"]),
+        )
+
+    def _manifest(self, query: str, key: str) -> dict[str, Any] | None:
+        rows = self._read(query, (key,))
+        if not rows:
+            return None
+        value: dict[str, Any] = json.loads(rows[0][0])
+        return value
+
+    def _read(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        with self._lock:
+            return self._connection.execute(query, values).fetchall()
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction, which also writes the pending uses; rolled back as a whole on any error."""
+        with self._lock, disk_full_as_error(self._path.parent, needed_bytes=0):
+            uses, self._uses = self._uses, {}
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.executemany(
+                    "UPDATE artifacts SET last_used = max(last_used, ?) WHERE digest = ?",
+                    [(used, digest) for digest, used in uses.items()],
+                )
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._uses = {**uses, **self._uses}
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+                version = SCHEMA_VERSION
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
+                raise InvalidCatalogueError(f"{self._path} is no catalogue; move it away and start again") from error
+            raise
+        if version != SCHEMA_VERSION:
+            connection.close()
+            raise InvalidCatalogueError(
+                f"{self._path} has schema version {version}, this version of the service writes {SCHEMA_VERSION}; "
+                "use the version that wrote it, or another store folder"
+            )
+        return connection

@@ -1,0 +1,252 @@
+"""The operations of the command line, run in this process: import, inspect, curve, export and verify.
+
+`inn serve` builds in child processes; a person with a file and a terminal needs none. These functions are what the
+commands call: paths and plain values in, JSON-ready values out. They are the only way from the command line to
+inn_core, which is imported inside them, so that `inn --help` stays instant and says which extra is missing when one is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from service.errors import DigestMismatchError, RemoteError
+
+Arrays = Mapping[str, NDArray[Any]]
+Report = Callable[[str, float], None]
+
+HUB_MODULES = ("torch", "onnx", "onnxscript", "safetensors", "scipy", "onnxruntime")
+"""Optional modules that the extra `hub` installs."""
+
+
+@contextlib.contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn errors of inn_core, and a missing optional module (`missing-extra`), into `RemoteError`."""
+    # inn_core.errors imports nothing, so that it is there in an environment without the extras, too.
+    from inn_core.errors import InnError
+
+    try:
+        yield
+    except InnError as exc:
+        raise RemoteError(exc.code, exc.message, exc.fields) from exc
+    except ImportError as exc:
+        module = (exc.name or "").partition(".")[0]
+        if module in HUB_MODULES and not _is_installed(module):
+            raise RemoteError(
+                "missing-extra",
+                f"this command needs the Python package '{module}', which is not installed; "
+                "install the extra that brings it: pip install 'inn-service[hub]'",
+                {"module": module, "extra": "hub"},
+            ) from exc
+        raise
+
+
+@translated_errors()
+def import_checkpoint(
+    source: str,
+    calibration: Arrays,
+    *,
+    name: str,
+    output: Path,
+    freeze: Sequence[tuple[str, int]] = (),
+    statistics_only: bool = False,
+    device: str = "auto",
+    progress: Report,
+) -> dict[str, Any]:
+    """Turn a network into a checkpoint file.
+
+    Args:
+        source: path of an `.onnx` file, or `package.module:factory`, looked up in the working directory too.
+        calibration: samples by graph input, samples first; arrays of other names are kept out.
+        name: name of the checkpoint.
+        output: file to write; it appears whole or not at all.
+        freeze: `(tensor, axis)` pairs that keep their size.
+        statistics_only: keep no samples in the checkpoint; only quality `instant` is offered then.
+        device: `auto`, `cpu` or `cuda`.
+        progress: called with a stage and the finished share.
+
+    Returns:
+        What `inspect_checkpoint` returns for the new file.
+
+    Raises:
+        RemoteError: the network, the samples or an option is refused, or the extra `hub` is not installed.
+    """
+    from inn_core.checkpoint import save_checkpoint
+    from inn_core.convert import import_network
+
+    with _working_directory_importable():
+        network = import_network(
+            source,
+            calibration,
+            name=name,
+            freeze=freeze,
+            statistics_only=statistics_only,
+            device=device,
+            progress=progress,
+        )
+    save_checkpoint(network, output)
+    return inspect_checkpoint(output)
+
+
+@translated_errors()
+def inspect_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds: groups, frozen axes, feasible sizes, inputs, outputs, qualities, provenance.
+
+    Returns:
+        The object of `inn inspect --json`: that of `inn_core.inspect.describe`, with the file's `checkpoint` digest
+        and its `file_bytes`.
+
+    Raises:
+        RemoteError: the file is no valid checkpoint.
+    """
+    from inn_core.checkpoint import file_digest, load_checkpoint
+    from inn_core.inspect import describe
+
+    description = describe(load_checkpoint(path))
+    return {**description, "checkpoint": file_digest(path), "file_bytes": path.stat().st_size}
+
+
+@translated_errors()
+def size_quality_curve(
+    path: Path,
+    *,
+    data: Arrays | None,
+    params: Sequence[int] | None,
+    quality: str = "refined",
+    device: str = "auto",
+    progress: Report,
+) -> dict[str, Any]:
+    """Sizes of a network against how well they do.
+
+    Args:
+        path: checkpoint.
+        data: samples by graph input and, for accuracy, `labels`; without it the samples in the checkpoint are used.
+        params: parameter counts to measure; without it ten over the feasible range.
+        quality: how each size is made.
+        device: `auto`, `cpu` or `cuda`.
+        progress: called with a stage and the finished share.
+
+    Returns:
+        `{"full": {…}, "points": [{"params", "macs", "bytes", "accuracy", "agreement", "seconds"}]}`.
+
+    Raises:
+        RemoteError: the checkpoint, the data or a target is refused.
+    """
+    from inn_core.checkpoint import load_checkpoint
+
+    from inn_core.evaluate import curve
+
+    return dict(
+        curve(load_checkpoint(path), data=data, params=params, quality=quality, device=device, progress=progress)
+    )
+
+
+@translated_errors()
+def plot_curve(curve: Mapping[str, Any], path: Path) -> None:
+    """Draw a curve of `size_quality_curve` into an image file.
+
+    Raises:
+        RemoteError: matplotlib is not installed (`missing-package`).
+    """
+    from inn_core.evaluate import plot
+
+    plot(curve, path)
+
+
+@translated_errors()
+def export(
+    path: Path,
+    *,
+    unit: Literal["params", "macs", "bytes"],
+    value: int,
+    output: Path,
+    quality: str = "refined",
+    multiple_of: int = 1,
+    device: str = "auto",
+    progress: Report,
+) -> dict[str, Any]:
+    """Make one artifact of a checkpoint.
+
+    Args:
+        path: checkpoint.
+        unit: `params`, `macs` or `bytes`.
+        value: what the artifact may have of it at most.
+        output: ONNX file to write; it appears whole or not at all.
+        quality: `refined` or `instant`.
+        multiple_of: group sizes are multiples of this.
+        device: `auto`, `cpu` or `cuda`.
+        progress: called with a stage and the finished share.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        RemoteError: the checkpoint or the budget is refused.
+    """
+    from inn_core.checkpoint import file_digest, load_checkpoint
+    from inn_core.export import export_artifact
+
+    from inn_core.plan import Budget
+
+    network = load_checkpoint(path)
+    budget = Budget(unit, value)
+    return dict(
+        export_artifact(
+            network,
+            budget,
+            quality=quality,
+            multiple_of=multiple_of,
+            path=output,
+            checkpoint_digest=file_digest(path),
+            device=device,
+            progress=progress,
+        )
+    )
+
+
+@translated_errors()
+def verify_checkpoint(path: Path, *, digest: str | None) -> dict[str, Any]:
+    """Read a whole checkpoint, compare every digest inside it, and the file's own with `digest` when given.
+
+    Returns:
+        `{"file", "kind": "checkpoint", "digest", "checked": [what was compared]}`.
+
+    Raises:
+        RemoteError: the file is damaged or no checkpoint.
+        DigestMismatchError: the file is another than the one asked for.
+    """
+    from inn_core.checkpoint import file_digest, load_checkpoint
+
+    found = file_digest(path)
+    if digest is not None and digest != found:
+        raise DigestMismatchError(f"checkpoint '{path}'", expected=digest, found=found)
+    load_checkpoint(path, verify=True)
+    checked = ["digests inside the file"] + (["--digest"] if digest is not None else [])
+    return {"file": str(path), "kind": "checkpoint", "digest": found, "checked": checked}
+
+
+@contextlib.contextmanager
+def _working_directory_importable() -> Iterator[None]:
+    """Let `package.module:factory` name a module beside the user, as `python -m` does."""
+    here = str(Path.cwd())
+    if here in sys.path:
+        yield
+        return
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False

@@ -1,0 +1,92 @@
+"""`inn curve`: size against quality, as a table, JSON or a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from service.commands.arguments import (
+    CheckpointArgument,
+    DeviceOption,
+    JsonOption,
+    QualityOption,
+    check_input_file,
+    check_output_file,
+    read_arrays,
+)
+from service.terminal import note, print_json, print_table, progress_reports, reported_errors
+
+
+@reported_errors()
+def curve(
+    checkpoint: CheckpointArgument,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="E.npz", help="One array per graph input and, for accuracy, labels; else the checkpoint's samples."
+        ),
+    ] = None,
+    params: Annotated[
+        str | None, typer.Option(metavar="N,N,…", help="Parameter counts to measure; ten over the range when left out.")
+    ] = None,
+    quality: QualityOption = "refined",
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+    plot: Annotated[Path | None, typer.Option(metavar="F.png", help="Also draw the curve into this file.")] = None,
+) -> None:
+    """Measure parameters, MACs and bytes against accuracy and agreement with the full network."""
+    targets = None if params is None else _parse_counts(params)
+    check_input_file(checkpoint, "checkpoint")
+    if plot is not None:
+        check_output_file(plot)
+    arrays = None if data is None else read_arrays(data, "evaluation file")
+    from service.builder import local
+
+    with progress_reports("curve") as progress:
+        result = local.size_quality_curve(
+            checkpoint, data=arrays, params=targets, quality=quality, device=device, progress=progress
+        )
+        if plot is not None:
+            local.plot_curve(result, plot)
+    if plot is not None:
+        note(f"wrote {plot}")
+    if json:
+        print_json(result)
+    else:
+        _print_curve(result)
+
+
+def _parse_counts(text: str) -> list[int]:
+    counts = []
+    for part in text.split(","):
+        try:
+            counts.append(int(part))
+        except ValueError:
+            raise typer.BadParameter(
+                f"--params {text}: '{part}' is no whole number; write N,N,… such as 50000,100000"
+            ) from None
+    return counts
+
+
+def _print_curve(result: Mapping[str, Any]) -> None:
+    full = result["full"]
+    rows = [
+        (
+            f"{point['params']:,}",
+            f"{point['params'] / full['params']:.1%}",
+            f"{point['macs']:,}",
+            f"{point['bytes']:,}",
+            _share(point.get("accuracy")),
+            _share(point.get("agreement")),
+            f"{point['seconds']:.2f}" if point.get("seconds") is not None else "-",
+        )
+        for point in (*result["points"], full)
+    ]
+    print_table(("params", "of full", "macs", "bytes", "accuracy", "agreement", "seconds"), rows)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2%}"
