@@ -150,7 +150,7 @@ class Program:
             )
         for name in self.inputs:
             _check_input(self._inputs[name], inputs[name])
-        return {name: inputs[name].to(self.device) for name in self.inputs}
+        return {name: tensor if (tensor := inputs[name]).is_meta else tensor.to(self.device) for name in self.inputs}
 
     def step(self, index: int, environment: MutableMapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
         """Runs one node: reads its inputs, writes its outputs into `environment`.

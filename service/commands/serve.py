@@ -52,7 +52,9 @@ def serve(
     import uvicorn
 
     from service.api.app import create_app
+    from service.logs import configure_logs
 
+    configure_logs(settings.log_level)
     app = create_app(settings, imports=checkpoints)
 
     class AnnouncingServer(uvicorn.Server):
