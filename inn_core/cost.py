@@ -72,7 +72,7 @@ class CostModel:
         return self.polynomials[unit].values(sizes)
 
     def savings(self, unit: Unit, sizes: IntArray) -> IntArray:
-        """What each group alone would save by giving up one channel; `sizes` and the result have shape `(n_groups,)`."""
+        """What each group alone would save by giving up one channel; `sizes` and result have shape `(n_groups,)`."""
         return self.polynomials[unit].savings(sizes)
 
     def full(self) -> IntArray:
@@ -99,7 +99,7 @@ def _item_bytes(template: Template, name: str) -> int:
 def _frame_bytes(template: Template, structure: Structure) -> int:
     """Size of the full-size file without the raw data of its weights."""
     model = resized(template, structure, structure.full_sizes())
-    graph_bytes = model.graph.ByteSize()
+    graph_bytes = int(model.graph.ByteSize())
     raw_total = 0
     for name, (shape, element_type) in template.weights.items():
         raw = _item_bytes(template, name)
@@ -109,4 +109,4 @@ def _frame_bytes(template: Template, structure: Structure) -> int:
         graph_bytes += len(initializer_head(name, shape, element_type, raw)) + raw
     graph_field = len(graph_head(graph_bytes)) + graph_bytes
     model.ClearField("graph")
-    return model.ByteSize() + graph_field - raw_total
+    return int(model.ByteSize()) + graph_field - raw_total

@@ -6,7 +6,7 @@ the PyTorch program of the resized template; nothing is read off predicted curve
 
 from __future__ import annotations
 
-import os
+import io
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from inn_core.errors import InvalidEvaluationError, MissingPackageError
+from inn_core.files import written_aside
 from inn_core.graph.program import Program
 from inn_core.network import Array, IntegralNetwork
 from inn_core.plan import Budget, Plan, choose_plan, feasible_range
@@ -28,6 +29,8 @@ from inn_core.resize import resize_template
 DEFAULT_POINTS = 10
 LABELS = "labels"
 """Name of the array of evaluation data that holds the classes; it is no graph input."""
+
+PLOT_ENDINGS = (".png", ".svg", ".pdf")
 
 _BATCH_SAMPLES = 256
 
@@ -126,12 +129,17 @@ def plot(curve: Mapping[str, Any], path: str | Path) -> None:
 
     Raises:
         MissingPackageError: matplotlib is not installed.
+        InvalidEvaluationError: the ending names no format.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError as exc:
         raise MissingPackageError("matplotlib", "to draw a curve") from exc
     path = Path(path)
+    if path.suffix not in PLOT_ENDINGS:
+        raise InvalidEvaluationError(
+            f"a plot cannot be written as '{path.suffix}' ({path}); use one of: {', '.join(PLOT_ENDINGS)}"
+        )
     points = sorted([*curve["points"], curve["full"]], key=lambda point: int(point["params"]))
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -145,12 +153,10 @@ def plot(curve: Mapping[str, Any], path: str | Path) -> None:
     axes.set_ylabel("% of samples")
     axes.grid(alpha=0.3)
     axes.legend()
-    aside = path.with_name(f".{path.stem}.part{path.suffix}")
-    with aside.open("wb") as file:
-        figure.savefig(file, format=path.suffix.lstrip(".") or "png", dpi=150)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix[1:], dpi=150)
+    with written_aside(path) as writer:
+        writer.write(buffer.getvalue())
 
 
 def _point(
@@ -188,20 +194,13 @@ def _run(
     n_samples = len(next(iter(samples.values())))
     outputs = []
     with torch.inference_mode():
-        for start in range(0, n_samples, _batch_samples(network)):
+        for start in range(0, n_samples, _BATCH_SAMPLES):
             batch = {
-                name: torch.from_numpy(np.ascontiguousarray(value[start : start + _batch_samples(network)])).to(device)
+                name: torch.from_numpy(np.ascontiguousarray(value[start : start + _BATCH_SAMPLES]))
                 for name, value in samples.items()
             }
             outputs.append(program.run(tensors, batch)[program.outputs[0]].cpu().numpy())
     return np.concatenate(outputs)
-
-
-def _batch_samples(network: IntegralNetwork) -> int:
-    """Samples in a batch: what the graph demands when its batch axis is fixed."""
-    fixed = {_declared_shape(value)[0] for value in network.template.model.graph.input}
-    fixed.discard(0)
-    return min(fixed) if fixed else _BATCH_SAMPLES
 
 
 def _declared_shape(value: Any) -> tuple[int, ...]:
@@ -233,14 +232,19 @@ def _checked_samples(network: IntegralNetwork, data: Mapping[str, Array] | None)
                 input=name,
                 shape=list(array.shape),
             )
+        if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and not np.isfinite(array).all()):
+            found = "values that are not finite" if array.dtype.kind == "f" else f"{array.dtype}, which are not numbers"
+            raise InvalidEvaluationError(
+                f"evaluation array '{name}' holds {found}; give finite numbers of the network's own input range",
+                input=name,
+            )
         samples[name] = array.astype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type), copy=False)
     counts = {name: len(array) for name, array in samples.items()}
     if len(set(counts.values())) != 1 or not min(counts.values()):
         raise InvalidEvaluationError(
             f"evaluation arrays must hold the same number of samples, at least one; found {counts}", counts=counts
         )
-    whole = min(counts.values()) // _batch_samples(network) * _batch_samples(network)
-    return samples if _batch_samples(network) == _BATCH_SAMPLES else {n: a[:whole] for n, a in samples.items()}
+    return samples
 
 
 def _checked_labels(data: Mapping[str, Array] | None, n_samples: int) -> NDArray[np.int64] | None:

@@ -80,6 +80,7 @@ def fill_interval(
     ladders: Ladders,
     damages: FloatArray,
     moves: Moves,
+    worst: float,
     tolerated_gap: float = TOLERATED_GAP,
 ) -> tuple[IntArray, IntArray]:
     """Plans whose cost lies between a plan of the path and the next larger one.
@@ -92,6 +93,7 @@ def fill_interval(
         ladders: the allowed sizes.
         damages: predicted damage on every rung, shape of `ladders.sizes`.
         moves: `list_moves(n_groups)`.
+        worst: predicted damage, relative to the base, that no plan may pass.
         tolerated_gap: share of the cost that may stay unused rather than taking more predicted damage.
 
     Returns:
@@ -106,7 +108,7 @@ def fill_interval(
         return only
     rungs, damage = _estimate(base, sizes, low, limit, grid, cost, unit, ladders, damages, moves)
     exact = cost.evaluate(unit, ladders.at(rungs))
-    valid = np.flatnonzero((exact > low) & (exact < limit))
+    valid = np.flatnonzero((exact > low) & (exact < limit) & (damage <= worst))
     valid = valid[np.lexsort((damage[valid], exact[valid]))]
     kept = valid[_worth_keeping(exact[valid], damage[valid], low, limit, tolerated_gap)]
     return np.concatenate([base[None, :], rungs[kept]]), np.append(low, exact[kept])
@@ -153,7 +155,10 @@ def _estimate(
     damages: FloatArray,
     moves: Moves,
 ) -> tuple[IntArray, FloatArray]:
-    """Rungs and damage of the least damaging moves in each bucket of cost; costs are exact up to products of two groups."""
+    """Rungs and damage of the least damaging moves in each bucket of cost.
+
+    The cost is exact where it holds products of at most two groups, and close elsewhere.
+    """
     n_groups = len(base)
     cost_table, size_table, damage_table = _tables(base, sizes, low, cost, unit, ladders, damages)
     mixed = np.zeros((n_groups + 1, n_groups + 1))

@@ -1,9 +1,7 @@
-"""From a budget to a size for every group: never over the budget, never smaller for a larger budget, in milliseconds."""
+"""From a budget to a size for every group: never over the budget, never smaller for a larger one, in milliseconds."""
 
 from __future__ import annotations
 
-import threading
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,9 +12,12 @@ from inn_core.cost import UNITS, CostModel, Unit
 from inn_core.errors import BudgetUnreachableError, InvalidBudgetError
 from inn_core.fill import TOLERATED_GAP, TOLERATED_GAP_MULTIPLES, Moves, fill_interval, list_moves
 from inn_core.ladder import Ladders, build_ladders, path_on_ladders
+from inn_core.memo import PerNetwork
 from inn_core.network import IntegralNetwork
 
 MAX_MULTIPLE = 1024
+# An exchange that only uses up the budget must not be predicted worse than the path's own plan at this share of it.
+WORST_FILL = 0.75
 _ROWS_AT_ONCE = 4096
 
 FloatArray = NDArray[np.float64]
@@ -69,16 +70,30 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Descent:
-    """The size path for one unit and multiple: rungs leave in the order of `path`, `costs` (rising) are of its prefixes."""
+    """The size path for one unit and multiple.
+
+    Attributes:
+        ladders: the allowed sizes.
+        damages: predicted on every rung, shape `(n_groups, longest)`.
+        path: group that gives up a rung at each step.
+        costs: of all prefixes of the path, from the whole path to none, so rising; shape `(len(path) + 1,)`.
+        losses: predicted damage of the same plans.
+    """
 
     ladders: Ladders
-    damages: FloatArray  # shape: (n_groups, longest)
+    damages: FloatArray
     path: NDArray[np.int32]
-    costs: IntArray  # shape: (len(path) + 1,)
+    costs: IntArray
+    losses: FloatArray
 
     def rungs(self, n_steps: int) -> IntArray:
         """Rungs after so many steps of the path, shape `(n_groups,)`."""
         return self.ladders.top - np.bincount(self.path[:n_steps], minlength=len(self.ladders.top))
+
+    def worst_fill(self, position: int) -> float:
+        """Damage that an exchange may add to the plan at a position of `costs`."""
+        smaller = int(np.searchsorted(self.costs, int(self.costs[position] * WORST_FILL)))
+        return float(self.losses[smaller] - self.losses[position])
 
 
 class Planner:
@@ -114,6 +129,7 @@ class Planner:
                 ladders=descent.ladders,
                 damages=descent.damages,
                 moves=self._moves,
+                worst=descent.worst_fill(position),
                 tolerated_gap=TOLERATED_GAP if multiple_of == 1 else TOLERATED_GAP_MULTIPLES,
             )
             rungs = plans[int(np.searchsorted(plan_costs, budget.value, side="right")) - 1]
@@ -147,6 +163,7 @@ class Planner:
         for row, group in enumerate(self.cost.groups):
             damages[row] = self._curves[group.name][ladders.sizes[row]]
         costs = np.empty(len(path) + 1, dtype=np.int64)
+        losses = np.empty(len(path) + 1)
         rungs = ladders.top.copy()
         for start in range(0, len(costs), _ROWS_AT_ONCE):
             chunk = path[max(start - 1, 0) : start + _ROWS_AT_ONCE - 1]
@@ -156,8 +173,9 @@ class Planner:
             if start == 0:
                 plans = np.concatenate([rungs[None, :], plans])
             costs[start : start + len(plans)] = self.cost.evaluate(unit, ladders.at(plans))
+            losses[start : start + len(plans)] = damages[np.arange(len(rungs))[None, :], plans].sum(axis=1)
             rungs = plans[-1]
-        return _Descent(ladders, damages, path, costs[::-1].copy())
+        return _Descent(ladders, damages, path, costs[::-1].copy(), losses[::-1].copy())
 
 
 def _check_multiple(multiple_of: int) -> None:
@@ -169,26 +187,8 @@ def _check_multiple(multiple_of: int) -> None:
         )
 
 
-_planners: dict[int, tuple[weakref.ref[IntegralNetwork], Planner]] = {}
-_planners_lock = threading.Lock()
-
-
-def planner_of(network: IntegralNetwork) -> Planner:
-    """The planner of a network, made once and kept as long as the network lives."""
-    key = id(network)
-    with _planners_lock:
-        known = _planners.get(key)
-        if known is not None and known[0]() is network:
-            return known[1]
-        planner = Planner(network)
-        _planners[key] = weakref.ref(network, lambda gone: _forget(key, gone)), planner
-        return planner
-
-
-def _forget(key: int, gone: weakref.ref[IntegralNetwork]) -> None:
-    known = _planners.get(key)
-    if known is not None and known[0] is gone:
-        del _planners[key]
+planner_of = PerNetwork(Planner)
+"""The planner of a network, made once and kept as long as the network lives."""
 
 
 def choose_plan(network: IntegralNetwork, budget: Budget, *, multiple_of: int = 1) -> Plan:

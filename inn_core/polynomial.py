@@ -60,7 +60,8 @@ class Polynomial:
         result = s @ self.linear + np.einsum("ij,ij->i", s @ self.quadratic, s)
         for columns, coefficients in self.higher:
             result = result + s[:, columns].prod(axis=2) @ coefficients
-        return result.astype(np.int64) + self.constant
+        values: IntArray = result.astype(np.int64) + self.constant
+        return values
 
     def savings(self, sizes: IntArray) -> IntArray:
         """How much the value falls when one group alone becomes smaller by one.
@@ -79,11 +80,12 @@ class Polynomial:
             for columns, coefficients in self.higher:
                 result = result + s[columns].prod(axis=1) @ coefficients
                 result = result - smaller[:, columns].prod(axis=2) @ coefficients
-        return result.astype(np.int64)
+        saved: IntArray = result.astype(np.int64)
+        return saved
 
     def interactions(self, sizes: IntArray) -> NDArray[np.float64]:
         """Mixed second derivatives at one plan, shape `(n_groups, n_groups)`, symmetric with a zero diagonal."""
-        result = (self.quadratic + self.quadratic.T).astype(np.float64)
+        result: NDArray[np.float64] = (self.quadratic + self.quadratic.T).astype(np.float64)
         s = sizes.astype(np.float64)
         for columns, coefficients in self.higher:
             factors = s[columns]  # shape: (n_monomials, degree)

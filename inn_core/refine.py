@@ -47,7 +47,7 @@ class Method:
     name: str
     sequential: bool
     ridge: float
-    towards: str | None = None  # name of a method earlier in the same walk, or None for the sampled weights
+    towards: str | None = None  # name of a candidate earlier in the same walk, or None for the sampled weights
 
 
 ONE_SHOT = Method("one-shot", sequential=False, ridge=1e-2)
@@ -56,14 +56,42 @@ SEQUENTIAL = Method("sequential", sequential=True, ridge=1e-3)
 METHODS = (ONE_SHOT, HYBRID, SEQUENTIAL)
 
 
+class Candidate:
+    """A sized network that a walk fits: its plan, its method, its weights so far and what has reached it.
+
+    Args:
+        key: unique in the walk.
+        kept: kept positions of every group.
+        method: how to fit.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        network: IntegralNetwork,
+        weights: Mapping[str, torch.Tensor],
+        kept: Mapping[str, IndexArray],
+        method: Method,
+        *,
+        device: torch.device,
+    ) -> None:
+        self.key = key
+        self.method = method
+        self.kept = kept
+        sizes = {name: len(indices) for name, indices in kept.items()}
+        self.program = Program(resize_template(network, sizes), device=device)
+        self.sampled = sample_weights(network, kept, weights)
+        self.fitted: Tensors = dict(self.sampled)
+        self.environments: list[Tensors] = []
+
+
 class Walk:
-    """One lockstep walk over all nodes for several methods at once; the full network runs only once.
+    """One lockstep walk over all nodes for several candidates at once; the full network runs only once.
 
     Args:
         program: the full network's program.
         weights: full weights.
-        kept: kept positions of every group.
-        methods: what to fit; a method named in `towards` must come before.
+        candidates: what to fit; one whose method pulls `towards` another comes after it, with the same plan.
         seed: decides which rows enter the normal equations.
     """
 
@@ -72,78 +100,75 @@ class Walk:
         network: IntegralNetwork,
         program: Program,
         weights: Mapping[str, torch.Tensor],
-        kept: Mapping[str, IndexArray],
-        methods: Sequence[Method],
+        candidates: Sequence[Candidate],
         *,
         seed: int = 0,
     ) -> None:
         self.structure = network.structure
         self.program = program
         self.weights = weights
-        self.kept = kept
-        self.methods = methods
-        sizes = {name: len(indices) for name, indices in kept.items()}
-        self.sized_program = Program(resize_template(network, sizes), device=program.device)
-        self.sampled = sample_weights(network, kept, weights)
-        self.fitted: dict[str, Tensors] = {method.name: dict(self.sampled) for method in methods}
+        self.candidates = {candidate.key: candidate for candidate in candidates}
         self.linear = {entry.index: entry for entry in linear_nodes(program.nodes, weights)}
         self.other_summand = _other_summands(program)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.seed = seed
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Mapping[str, torch.Tensor]], progress: Progress = no_progress) -> dict[str, Tensors]:
-        """Fit all methods on the samples of all chunks; returns `method -> weights` of the sized network."""
-        full: list[Tensors] = [dict(chunk) for chunk in chunks]
-        sized = {method.name: [dict(chunk) for chunk in chunks] for method in self.methods if method.sequential}
+        """Fit all candidates on the samples of all chunks; returns `key -> weights` of the sized network."""
+        full: list[Tensors] = [self.program.begin(chunk) for chunk in chunks]
+        walking = [candidate for candidate in self.candidates.values() if candidate.method.sequential]
+        for candidate in walking:
+            candidate.environments = [dict(environment) for environment in full]
         count = len(self.program.nodes)
         for index in range(count):
             for environment in full:
                 self.program.step(index, environment, self.weights)
             entry = self.linear.get(index)
-            if entry is not None:
-                self._fit(entry, full, sized)
-            for name, environments in sized.items():
-                for environment in environments:
-                    self.sized_program.step(index, environment, self.fitted[name])
+            for candidate in self.candidates.values():
+                if entry is not None and entry.data not in self.program.inputs:
+                    self._fit(entry, full, candidate)
+            for candidate in walking:
+                for environment in candidate.environments:
+                    candidate.program.step(index, environment, candidate.fitted)
+                    candidate.program.release(index, environment)
             for environment in full:
-                self.program.release(index, environment, ())
-            for environments in sized.values():
-                for environment in environments:
-                    self.sized_program.release(index, environment, ())
+                self.program.release(index, environment)
             progress("refining", (index + 1) / count)
-        return self.fitted
+        return {key: candidate.fitted for key, candidate in self.candidates.items()}
 
-    def _fit(self, entry: LinearNode, full: list[Tensors], sized: Mapping[str, list[Tensors]]) -> None:
-        if entry.data in self.program.inputs:
-            return  # the sized network reads the same samples: the sampled weights are exact
-        node = self.sized_program.nodes[entry.index]
-        shape = self.sampled[entry.weight].shape
-        matrix = weight_matrix(node, self.sampled[entry.weight])
+    def _fit(self, entry: LinearNode, full: list[Tensors], candidate: Candidate) -> None:
+        """Solve one node of one candidate. A node that reads the samples themselves is exact and never comes here."""
+        node = candidate.program.nodes[entry.index]
+        method, kept = candidate.method, candidate.kept
+        shape = candidate.sampled[entry.weight].shape
+        matrix = weight_matrix(node, candidate.sampled[entry.weight])
         blocks, n_outputs, n_inputs = matrix.shape
-        out_kept = axis_selection(self.structure, self.structure.values[entry.output], self.kept)
-        in_kept = axis_selection(self.structure, self.structure.values[entry.data], self.kept)
-        for method in self.methods:
-            equations = NormalEquations(blocks, n_inputs, n_outputs, device=matrix.device)
-            row_positions = self._positions(entry, full, n_inputs)
-            for i, (environment, positions) in enumerate(zip(full, row_positions, strict=True)):
-                target = take(environment[entry.output], out_kept)
-                if method.sequential:
-                    own = sized[method.name][i]
-                    data = own[entry.data]
-                    other = self.other_summand.get(entry.output)
-                    if other is not None and other in own and own[other].shape == target.shape:
-                        other_kept = axis_selection(self.structure, self.structure.values[other], self.kept)
-                        target = target + take(environment[other], other_kept) - own[other]
-                else:
-                    data = take(environment[entry.data], in_kept)
-                equations.add(input_rows(node, shape, data, positions), output_rows(node, target, positions))
-            prior = matrix if method.towards is None else weight_matrix(node, self.fitted[method.towards][entry.weight])
-            solved, bias = equations.solve(prior, ridge=method.ridge, with_bias=entry.bias is not None)
-            fitted = self.fitted[method.name]
-            dtype = self.sampled[entry.weight].dtype
-            fitted[entry.weight] = weight_from_matrix(node, solved.to(dtype), shape).contiguous()
-            if entry.bias is not None and bias is not None:
-                fitted[entry.bias] = bias.reshape(-1).to(dtype)
+        values = self.structure.values
+        out_kept = axis_selection(self.structure, values[entry.output], kept)
+        in_kept = axis_selection(self.structure, values[entry.data], kept)
+        other = self.other_summand.get(entry.output)
+        equations = NormalEquations(blocks, n_inputs, n_outputs, device=matrix.device)
+        for i, (environment, positions) in enumerate(
+            zip(full, self._positions(entry, full, n_inputs), strict=True)
+        ):
+            target = take(environment[entry.output], out_kept)
+            if method.sequential:
+                own = candidate.environments[i]
+                data = own[entry.data]
+                if other is not None and other in own and own[other].shape == target.shape:
+                    other_kept = axis_selection(self.structure, values[other], kept)
+                    target = target + take(environment[other], other_kept) - own[other]
+            else:
+                data = take(environment[entry.data], in_kept)
+            equations.add(input_rows(node, shape, data, positions), output_rows(node, target, positions))
+        prior = matrix
+        if method.towards is not None:
+            prior = weight_matrix(node, self.candidates[method.towards].fitted[entry.weight])
+        solved, bias = equations.solve(prior, ridge=method.ridge, with_bias=entry.bias is not None)
+        dtype = candidate.sampled[entry.weight].dtype
+        candidate.fitted[entry.weight] = weight_from_matrix(node, solved.to(dtype), shape).contiguous()
+        if entry.bias is not None and bias is not None:
+            candidate.fitted[entry.bias] = bias.reshape(-1).to(dtype)
 
     def _positions(self, entry: LinearNode, full: list[Tensors], n_inputs: int) -> list[torch.Tensor | None]:
         """Random output positions per chunk, so that the rows are about ROWS_PER_UNKNOWN a column; None takes all."""
@@ -157,8 +182,9 @@ class Walk:
         if rows <= wanted:
             return [None] * len(full)
         share = wanted / rows
+        generator = torch.Generator().manual_seed(self.seed + entry.index)
         return [
-            torch.randperm(n, generator=self.generator)[: max(1, round(n * share))]
+            torch.randperm(n, generator=generator)[: max(1, round(n * share))]
             .sort()
             .values.to(self.program.device)
             for n in available

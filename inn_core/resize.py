@@ -62,7 +62,7 @@ def _set_constants(graph: onnx.GraphProto, structure: Structure, sizes: Mapping[
     if changes:
         name = next(iter(changes))
         raise InvalidOnnxError(
-            f"a size belongs in constant '{name}', which the template does not have; import the network again",
+            f"a size belongs in constant '{name}', which the template lacks; import the network again",
             initializer=name,
         )
 
@@ -75,7 +75,7 @@ def _set_attributes(graph: onnx.GraphProto, structure: Structure, sizes: Mapping
         node = nodes.get(attribute.node)
         if node is None:
             raise InvalidOnnxError(
-                f"a size belongs to node '{attribute.node}', which the template does not have; import the network again",
+                f"a size belongs to node '{attribute.node}', which the template lacks; import the network again",
                 node=attribute.node,
             )
         value = helper.make_attribute(attribute.attribute, axis_size(attribute.axis, sizes))

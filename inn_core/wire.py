@@ -40,7 +40,7 @@ def initializer_head(name: str, shape: Sequence[int], element_type: int, raw_byt
         Bytes that never get longer when a dimension or `raw_bytes` gets smaller.
     """
     # TensorProto's fields in the order of their numbers, as the protobuf library writes them: raw_data comes last.
-    body = onnx.TensorProto(dims=shape, data_type=element_type, name=name).SerializeToString()
+    body: bytes = onnx.TensorProto(dims=shape, data_type=element_type, name=name).SerializeToString()
     body += _prefix(_RAW_DATA_FIELD, raw_bytes)
     return _prefix(_INITIALIZER_FIELD, len(body) + raw_bytes) + body
 

@@ -115,7 +115,9 @@ def fashion_mnist(split: str, *, folder: str | Path = DEFAULT_FOLDER) -> tuple[B
     if images.ndim != 3 or images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE):
         raise DatasetError(f"the {split} images in '{folder}' have shape {images.shape}; expected (n, 28, 28)")
     if labels.shape != images.shape[:1]:
-        raise DatasetError(f"'{folder}' has {labels.shape} {split} labels for {len(images):,} images; expected one each")
+        raise DatasetError(
+            f"'{folder}' has {labels.shape} {split} labels for {len(images):,} images; expected one each"
+        )
     if labels.size and int(labels.max()) >= len(CLASS_NAMES):
         raise DatasetError(f"the {split} labels in '{folder}' go up to {int(labels.max())}; expected 0 to 9")
     return images, labels

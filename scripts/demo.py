@@ -81,7 +81,7 @@ def main() -> int:
 
 def measure(client: httpx.Client, images: NDArray[np.float32], report: Progress) -> list[Row]:
     """Export the full network and each size, and infer every image with each."""
-    full = int(client.get(f"/models/{MODEL}").raise_for_status().json()["feasible"]["params"]["max"])
+    full = int(client.get(f"/models/{MODEL}").raise_for_status().json()["feasible"]["max"])
     targets = [full, *(int(full * share) for share in SHARES)]
     rows = []
     for index, target in enumerate(targets):

@@ -25,17 +25,22 @@ class BuilderSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="INN_BUILDER_", env_nested_delimiter="__", frozen=True, extra="forbid")
 
-    device: Device = Field("auto", description="Where networks are discretized: `auto` takes CUDA when there is one.")
+    device: Device = Field(
+        default="auto", description="Where networks are discretized: `auto` takes CUDA when there is one."
+    )
     threads: int = Field(
-        0, ge=0, le=1024, description="Threads of one builder process; 0 leaves the choice to the numeric libraries."
+        default=0,
+        ge=0,
+        le=1024,
+        description="Threads of one builder process; 0 leaves the choice to the numeric libraries.",
     )
     memory_bytes: int | None = Field(
-        None, ge=256 * MIB, description="Memory one builder process may take; not limited when unset."
+        default=None, ge=256 * MIB, description="Memory one builder process may take; not limited when unset."
     )
     open_checkpoints: int = Field(
-        2, ge=1, le=64, description="Checkpoints that one builder process keeps open between requests."
+        default=2, ge=1, le=64, description="Checkpoints that one builder process keeps open between requests."
     )
-    log_level: LogLevel = Field("info", description="Least severe log line that a builder process writes.")
+    log_level: LogLevel = Field(default="info", description="Least severe log line that a builder process writes.")
 
 
 class ApiSettings(BaseSettings):
@@ -44,49 +49,66 @@ class ApiSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="INN_", env_nested_delimiter="__", frozen=True, extra="forbid")
 
     store: Path = Field(
-        Path("store"), description="Folder of checkpoints, artifacts and the catalogue; created when missing."
+        default=Path("store"), description="Folder of checkpoints, artifacts and the catalogue; created when missing."
     )
     store_capacity_bytes: int = Field(
-        10 * GIB,
+        default=10 * GIB,
         ge=1 * MIB,
         description="Bytes that artifacts may take before the least recently used go; checkpoints do not count.",
     )
-    host: str = Field("127.0.0.1", description="Address to listen on; loopback unless told otherwise.")
-    port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on; loopback unless told otherwise.")
+    port: int = Field(default=8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
     wait_seconds: float = Field(
-        30.0, ge=0.0, le=3600.0, description="How long a request waits for its build before it answers 202 with a job."
+        default=30.0,
+        ge=0.0,
+        le=3600.0,
+        description="How long a request waits for its build before it answers 202 with a job.",
     )
-    max_body_bytes: int = Field(64 * MIB, ge=1 * KIB, description="Largest body of a request, as sent.")
+    max_body_bytes: int = Field(default=64 * MIB, ge=1 * KIB, description="Largest body of a request, as sent.")
     max_inflated_bytes: int = Field(
-        256 * MIB, ge=1 * KIB, description="Largest body of a request after its content encoding is undone."
+        default=256 * MIB, ge=1 * KIB, description="Largest body of a request after its content encoding is undone."
     )
-    max_checkpoint_bytes: int = Field(2 * GIB, ge=1 * KIB, description="Largest checkpoint that may be uploaded.")
-    queue_limit: int = Field(64, ge=1, le=100_000, description="Different builds that may wait or run at one time.")
-    build_timeout_seconds: float = Field(1800.0, gt=0.0, description="How long one build may run.")
+    max_checkpoint_bytes: int = Field(
+        default=2 * GIB, ge=1 * KIB, description="Largest checkpoint that may be uploaded."
+    )
+    queue_limit: int = Field(
+        default=64, ge=1, le=100_000, description="Different builds that may wait or run at one time."
+    )
+    build_timeout_seconds: float = Field(default=1800.0, gt=0.0, description="How long one build may run.")
     plan_timeout_seconds: float = Field(
-        120.0, gt=0.0, description="How long choosing a plan or checking an uploaded checkpoint may take."
+        default=120.0, gt=0.0, description="How long choosing a plan or checking an uploaded checkpoint may take."
     )
-    jobs_kept: int = Field(1000, ge=1, description="Finished jobs whose state can still be asked for.")
-    jobs_kept_seconds: float = Field(3600.0, gt=0.0, description="How long the state of a finished job is kept.")
-    device: Device = Field("auto", description="Where networks are discretized: `auto` takes CUDA when there is one.")
-    builder_processes: int = Field(1, ge=1, le=64, description="Builds that may run at the same time.")
+    jobs_kept: int = Field(default=1000, ge=1, description="Finished jobs whose state can still be asked for.")
+    jobs_kept_seconds: float = Field(
+        default=3600.0, gt=0.0, description="How long the state of a finished job is kept."
+    )
+    device: Device = Field(
+        default="auto", description="Where networks are discretized: `auto` takes CUDA when there is one."
+    )
+    builder_processes: int = Field(default=1, ge=1, le=64, description="Builds that may run at the same time.")
     builder_threads: int = Field(
-        0, ge=0, le=1024, description="Threads of one builder process; 0 leaves the choice to the numeric libraries."
+        default=0,
+        ge=0,
+        le=1024,
+        description="Threads of one builder process; 0 leaves the choice to the numeric libraries.",
     )
     builder_memory_bytes: int | None = Field(
-        None, ge=256 * MIB, description="Memory one builder process may take; not limited when unset."
+        default=None, ge=256 * MIB, description="Memory one builder process may take; not limited when unset."
     )
     builder_open_checkpoints: int = Field(
-        2, ge=1, le=64, description="Checkpoints that one builder process keeps open between requests."
+        default=2, ge=1, le=64, description="Checkpoints that one builder process keeps open between requests."
     )
-    sessions_max: int = Field(32, ge=1, description="Sessions that may be loaded at one time.")
+    sessions_max: int = Field(default=32, ge=1, description="Sessions that may be loaded at one time.")
     session_memory_bytes: int = Field(
-        4 * GIB, ge=1 * MIB, description="Bytes of artifacts that may be loaded in sessions at one time."
+        default=4 * GIB, ge=1 * MIB, description="Bytes of artifacts that may be loaded in sessions at one time."
     )
     ort_threads: int = Field(
-        0, ge=0, le=1024, description="Threads of one ONNX Runtime session; 0 takes one for each processor core."
+        default=0,
+        ge=0,
+        le=1024,
+        description="Threads of one ONNX Runtime session; 0 takes one for each processor core.",
     )
-    log_level: LogLevel = Field("info", description="Least severe log line that is written.")
+    log_level: LogLevel = Field(default="info", description="Least severe log line that is written.")
 
     def builder_settings(self) -> BuilderSettings:
         """The settings that the hub passes to each builder process it spawns."""

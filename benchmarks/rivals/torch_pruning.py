@@ -194,7 +194,7 @@ def _prune(
     for _ in range(setting.steps):
         if setting.uses_labels:
             candidate.zero_grad()
-            functional.cross_entropy(candidate(images), labels).backward()
+            torch.autograd.backward(functional.cross_entropy(candidate(images), labels))
         pruner.step()
     candidate.zero_grad()
     return candidate

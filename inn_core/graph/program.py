@@ -18,7 +18,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
-from inn_core.errors import ExecutionError, InvalidInputError, InvalidOnnxError, UnsupportedOperatorError
+from inn_core.errors import ExecutionError, InnError, InvalidInputError, InvalidOnnxError, UnsupportedOperatorError
 from inn_core.graph.node import Node, read_nodes
 from inn_core.graph.operators import OPERATORS, Operator
 from inn_core.graph.operators.dtypes import DTYPES, FLOAT_TYPES, tensor_from_proto, type_name
@@ -168,14 +168,13 @@ class Program:
         inputs = [self.value(name, environment, weights, node) if name else None for name in node.inputs]
         try:
             results = self._operators[index](node, inputs, self.opset)
-        except torch.OutOfMemoryError:
+        except (InnError, torch.OutOfMemoryError):
             raise
         except NotImplementedError as exc:
             raise UnsupportedOperatorError(node.name, node.operator, f"PyTorch says: {_first_line(exc)}") from exc
-        except (RuntimeError, IndexError, TypeError) as exc:
-            if isinstance(exc, UnsupportedOperatorError | ExecutionError):
-                raise
-            shapes = [f"{name} {list(tensor.shape)}" for name, tensor in zip(node.inputs, inputs, strict=True) if tensor is not None]
+        except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as exc:
+            read = zip(node.inputs, inputs, strict=True)
+            shapes = [f"{name} {list(tensor.shape)}" for name, tensor in read if tensor is not None]
             raise ExecutionError(node.name, node.operator, shapes, _first_line(exc)) from exc
         for position, name in enumerate(node.outputs):
             if not name:
@@ -302,7 +301,7 @@ class Program:
 
 
 def _default_opset(model: onnx.ModelProto) -> int:
-    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    versions: list[int] = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
     if not versions:
         raise InvalidOnnxError("the model names no version of the default operator set; export it again")
     if not MINIMUM_OPSET <= versions[0] <= MAXIMUM_OPSET:

@@ -7,6 +7,7 @@ each class) and `class_names`. They are the first 30 of each class, in the order
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inn_core.errors import InnError
+from inn_core.files import written_aside
 from models.datasets import CLASS_NAMES, DEFAULT_FOLDER, DEMO_IMAGES, ByteArray, fashion_mnist
 
 IMAGES_PER_CLASS = 30
@@ -39,9 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     chosen = first_of_each_class(labels, per_class=IMAGES_PER_CLASS)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    aside = options.output.with_name(options.output.name + ".part.npz")
-    np.savez_compressed(aside, images=images[chosen], labels=labels[chosen], class_names=np.array(CLASS_NAMES))
-    aside.replace(options.output)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, images=images[chosen], labels=labels[chosen], class_names=np.array(CLASS_NAMES))
+    with written_aside(options.output) as writer:
+        writer.write(buffer.getvalue())
     print(f"{options.output}: {len(chosen)} images, {options.output.stat().st_size:,} bytes")
     return 0
 

@@ -1,4 +1,4 @@
-"""Train the demo network from scratch on Fashion-MNIST and make its checkpoint: `python -m models.recipes.fashion_resnet`.
+"""Train the demo network on Fashion-MNIST and make its checkpoint: `python -m models.recipes.fashion_resnet`.
 
 Writes into the output folder:
     fashion_resnet.safetensors  the trained weights of `models.fashion_resnet.FashionResNet`
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import sys
 import time
 import warnings
@@ -33,6 +32,7 @@ from safetensors.torch import save
 from torch import nn
 
 from inn_core.errors import InnError
+from inn_core.files import written_aside
 from models.datasets import DEFAULT_FOLDER, fashion_mnist
 from models.fashion_resnet import FashionResNet
 from models.recipes.classifier import Schedule, accuracy, is_bfloat16_faster, to_pixels, train_classifier_
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def write_weights(module: nn.Module, path: Path) -> None:
     """Write the state of a module as safetensors, aside first, so that no half file is ever seen."""
     state = {name: tensor.detach().contiguous() for name, tensor in module.state_dict().items()}
-    _write_aside(save(state), path)
+    _write(save(state), path)
 
 
 def write_onnx(module: nn.Module, path: Path) -> None:
@@ -83,14 +83,14 @@ def write_onnx(module: nn.Module, path: Path) -> None:
             verbose=False,
         )
     assert program is not None
-    _write_aside(program.model_proto.SerializeToString(), path)
+    _write(program.model_proto.SerializeToString(), path)
 
 
 def write_arrays(path: Path, **arrays: NDArray[np.generic]) -> None:
     """Write a compressed `.npz`, aside first."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    _write_aside(buffer.getvalue(), path)
+    _write(buffer.getvalue(), path)
 
 
 def pick_calibration(n_images: int, *, seed: int) -> NDArray[np.int64]:
@@ -171,14 +171,10 @@ def _import(folder: Path, samples: NDArray[np.float32], console: Console) -> Non
     print(f"{path} {save_checkpoint(network, path)}")
 
 
-def _write_aside(data: bytes, path: Path) -> None:
+def _write(data: bytes, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    with aside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    with written_aside(path) as writer:
+        writer.write(data)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,8 +1,8 @@
 """The catalogue: which models, builds, exports and artifacts a hub has, in one SQLite file.
 
 Write-ahead logging with full synchronisation: a committed row survives a power cut. All of it is small and every
-transaction short, so one connection behind a lock is enough; what a cached request needs is kept in memory by
-`ExportService`. Times are seconds since the epoch. Safe to use from several threads.
+transaction short, so one connection to write and one to read, each behind a lock, are enough: a reader never waits for
+the disk. What a cached request needs is kept in memory by `ExportService`. Times are seconds since the epoch. Safe to use from several threads.
 """
 
 from __future__ import annotations
@@ -67,15 +67,19 @@ class Catalogue:
         self._path = path
         self._clock = clock
         self._lock = threading.Lock()
+        self._read_lock = threading.Lock()
+        self._uses_lock = threading.Lock()
         self._uses: dict[str, float] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         with disk_full_as_error(path.parent, needed_bytes=0):
             self._connection = self._open()
+            self._reader = self._open()
 
     def close(self) -> None:
         """Writes the pending uses and closes the file."""
         self.flush_uses()
-        with self._lock:
+        with self._lock, self._read_lock:
+            self._reader.close()
             self._connection.close()
 
     # Models
@@ -121,11 +125,11 @@ class Catalogue:
         """Forgets an artifact, with the builds and exports that lead to it."""
         with self._write() as connection:
             connection.execute("DELETE FROM artifacts WHERE digest = ?", (digest,))
-        self._uses.pop(digest, None)
 
     def artifact_used(self, digest: str) -> None:
         """Notes a use in memory; `flush_uses`, and any other write, brings it to the file."""
-        self._uses[digest] = self._clock()
+        with self._uses_lock:
+            self._uses[digest] = self._clock()
 
     def flush_uses(self) -> None:
         """Writes the uses noted since the last time."""
@@ -192,14 +196,15 @@ class Catalogue:
         return value
 
     def _read(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        with self._lock:
-            return self._connection.execute(query, values).fetchall()
+        with self._read_lock:
+            return self._reader.execute(query, values).fetchall()
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
         """One transaction, which also writes the pending uses; rolled back as a whole on any error."""
         with self._lock, disk_full_as_error(self._path.parent, needed_bytes=0):
-            uses, self._uses = self._uses, {}
+            with self._uses_lock:
+                uses, self._uses = self._uses, {}
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._connection.executemany(
@@ -209,7 +214,8 @@ class Catalogue:
                 yield self._connection
                 self._connection.execute("COMMIT")
             except BaseException:
-                self._uses = {**uses, **self._uses}
+                with self._uses_lock:
+                    self._uses = {**uses, **self._uses}
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise

@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -74,6 +75,14 @@ def serve(
     send({"event": "ready", "pid": os.getpid()})
     while (line := lines.get()) is not None:
         send(_answer(line, handlers, known_errors, send))
+
+
+def take_over_stdout() -> BinaryIO:
+    """Standard output for the protocol alone: whatever else is printed, by C code too, goes to standard error."""
+    sys.stdout.flush()
+    protocol = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return protocol
 
 
 def _answer(

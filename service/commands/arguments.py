@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -93,22 +94,24 @@ def read_arrays(path: Path, what: str) -> dict[str, NDArray[Any]]:
     check_input_file(path, what)
     import numpy as np
 
-    try:
-        loaded = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as exc:
-        raise CommandError(
-            "invalid-arrays", f"{what} '{path}' is no .npz file; write it with numpy.savez(path, NAME=array)"
-        ) from exc
-    if not isinstance(loaded, np.lib.npyio.NpzFile):
-        raise CommandError(
-            "invalid-arrays", f"{what} '{path}' holds one unnamed array; write it with numpy.savez(path, NAME=array)"
-        )
     arrays: dict[str, NDArray[Any]] = {}
-    with loaded:
+    # Opened here, since numpy leaves a file open that turns out to be no archive.
+    with path.open("rb") as stream:
+        try:
+            loaded = np.load(stream, allow_pickle=False)
+        except (ValueError, EOFError, zipfile.BadZipFile) as exc:
+            raise CommandError(
+                "invalid-arrays", f"{what} '{path}' is no .npz file; write it with numpy.savez(path, NAME=array)"
+            ) from exc
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise CommandError(
+                "invalid-arrays",
+                f"{what} '{path}' holds one unnamed array; write it with numpy.savez(path, NAME=array)",
+            )
         for name in loaded.files:
             try:
                 arrays[name] = loaded[name]
-            except (ValueError, EOFError, OSError, zipfile.BadZipFile) as exc:
+            except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as exc:
                 raise CommandError(
                     "invalid-arrays",
                     f"array '{name}' of {what} '{path}' cannot be read ({exc}); "

@@ -33,7 +33,7 @@ def print_description(description: Mapping[str, Any]) -> None:
     typer.echo(f"inputs   {_tensors(description['inputs'])}")
     typer.echo(f"outputs  {_tensors(description['outputs'])}")
     typer.echo(f"quality  {', '.join(description['qualities'])}")
-    for unit, feasible in description["feasible"].items():
+    for unit, feasible in description["feasible_by_unit"].items():
         typer.echo(f"{unit:<8} {feasible['min']:,} to {feasible['max']:,}")
     typer.echo("")
     print_table(
@@ -60,8 +60,10 @@ def _tensors(tensors: list[Mapping[str, Any]]) -> str:
     return ", ".join(f"{tensor['name']} {tensor['dtype']} {_shape(tensor['shape'])}" for tensor in tensors)
 
 
-def _shape(shape: list[Any]) -> str:
-    return f"({', '.join('?' if dim is None else str(dim) for dim in shape)})"
+def _shape(shape: list[Any] | None) -> str:
+    if shape is None:
+        return "of any shape"
+    return f"({', '.join('?' if size is None else str(size) for size in shape)})"
 
 
 def _places(places: list[Any]) -> str:

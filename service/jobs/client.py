@@ -99,6 +99,7 @@ class BuilderClient:
         *,
         timeout_seconds: float,
         on_progress: Event = lambda stage, fraction: None,
+        attempts: int = 1,
     ) -> Any:
         """Runs one operation in the process and returns its result.
 
@@ -107,6 +108,7 @@ class BuilderClient:
             params: JSON object for it.
             timeout_seconds: how long it may run, not counting the start of the process and requests before it.
             on_progress: told the stage and the fraction done; must not raise.
+            attempts: how often to try when the process dies; more than 1 only for operations that leave nothing behind.
 
         Raises:
             RemoteError: an error of inn_core, by its code.
@@ -116,21 +118,12 @@ class BuilderClient:
             StoreFullError: the builder found the disk full.
             NotReadyError: the client was closed.
         """
-        async with self._lock:
-            process = await self._ensure()
+        for _ in range(attempts - 1):
             try:
-                async with asyncio.timeout(timeout_seconds):
-                    answer = await self._exchange(process, operation, params, on_progress)
-            except TimeoutError:
-                await self._kill()
-                log.error("builder timed out", extra={"operation": operation, "timeout_seconds": timeout_seconds})
-                raise BuildTimeoutError(f"'{operation}'", timeout_seconds) from None
-            except BaseException:
-                await self._kill()
-                raise
-        if "error" in answer:
-            raise self._translated(answer["error"])
-        return answer["result"]
+                return await self._call_once(operation, params, timeout_seconds, on_progress)
+            except BuilderDiedError:
+                log.warning("request repeated", extra={"operation": operation})
+        return await self._call_once(operation, params, timeout_seconds, on_progress)
 
     async def close(self) -> None:
         """Ends the process; a request that is running fails."""
@@ -146,6 +139,25 @@ class BuilderClient:
         except TimeoutError:
             pass
         await self._kill()
+
+    async def _call_once(
+        self, operation: str, params: Mapping[str, Any], timeout_seconds: float, on_progress: Event
+    ) -> Any:
+        async with self._lock:
+            process = await self._ensure()
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    answer = await self._exchange(process, operation, params, on_progress)
+            except TimeoutError:
+                await self._kill()
+                log.error("builder timed out", extra={"operation": operation, "timeout_seconds": timeout_seconds})
+                raise BuildTimeoutError(f"'{operation}'", timeout_seconds) from None
+            except BaseException:
+                await self._kill()
+                raise
+        if "error" in answer:
+            raise self._translated(answer["error"])
+        return answer["result"]
 
     async def _exchange(
         self, process: asyncio.subprocess.Process, operation: str, params: Mapping[str, Any], on_progress: Event

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from service.jobs.client import BuilderClient
+from service.jobs.client import START_TIMEOUT_SECONDS, BuilderClient
 
 
 class BuilderPool:
@@ -42,8 +42,14 @@ class BuilderPool:
             self._idle.put_nowait(builder)
 
     async def start(self) -> None:
-        """Starts all processes; see `BuilderClient.start`."""
-        await asyncio.gather(*(builder.start() for builder in self._builders))
+        """Starts all processes and lets them load what the first build would otherwise wait for.
+
+        Raises:
+            BuilderDiedError: a process does not start.
+        """
+        await asyncio.gather(
+            *(builder.call("warm", {}, timeout_seconds=START_TIMEOUT_SECONDS) for builder in self._builders)
+        )
 
     async def close(self) -> None:
         """Ends all processes."""

@@ -179,7 +179,7 @@ def finished(
     curves = {}
     for group in structure.groups:
         removed = 1.0 - np.arange(group.size + 1) / group.size
-        curves[group.name] = 10.0 ** rng.uniform(-3, -1) * removed ** rng.uniform(1.2, 3.0)
+        curves[group.name] = 10.0 ** rng.uniform(-2.5, -1.5) * removed ** rng.uniform(1.2, 3.0)
     return IntegralNetwork(
         name=name,
         template=template,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from inn_core.graph.operators import (
     activation,
+    attention,
     convolution,
     elementwise,
     indexing,
@@ -12,6 +13,7 @@ from inn_core.graph.operators import (
     padding,
     pooling,
     reduction,
+    resize,
     shape,
     source,
 )
@@ -19,6 +21,7 @@ from inn_core.graph.operators.arguments import Operator
 
 OPERATORS: dict[str, Operator] = {
     **activation.OPERATORS,
+    **attention.OPERATORS,
     **convolution.OPERATORS,
     **elementwise.OPERATORS,
     **indexing.OPERATORS,
@@ -27,6 +30,7 @@ OPERATORS: dict[str, Operator] = {
     **padding.OPERATORS,
     **pooling.OPERATORS,
     **reduction.OPERATORS,
+    **resize.OPERATORS,
     **shape.OPERATORS,
     **source.OPERATORS,
 }

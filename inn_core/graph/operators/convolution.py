@@ -9,10 +9,14 @@ from torch.nn import functional
 
 from inn_core.graph.node import Node
 from inn_core.graph.operators.arguments import Inputs, Operator, Outputs, optional, refusal, required, together
-from inn_core.graph.operators.window import pad_spatial, per_axis, read_window
+from inn_core.graph.operators.window import explicit_padding, pad_spatial, per_axis, read_padding
 
 _CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
-_TRANSPOSED: dict[int, Callable[..., Tensor]] = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
+_TRANSPOSED: dict[int, Callable[..., Tensor]] = {
+    1: functional.conv_transpose1d,
+    2: functional.conv_transpose2d,
+    3: functional.conv_transpose3d,
+}
 
 
 def _operands(node: Node, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor | None, int]:
@@ -30,12 +34,14 @@ def _operands(node: Node, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor | None
 def convolve(node: Node, inputs: Inputs, opset: int) -> Outputs:
     """Conv: data (batch, in, *sizes), weight (out, in / group, *kernel), optional bias (out,)."""
     value, weight, bias, rank = _operands(node, inputs)
-    window = read_window(node, value.shape[2:], weight.shape[2:])
-    padding = window.begin
-    if not window.is_symmetric:
-        value, padding = pad_spatial(value, window.begin, window.end), [0] * rank
+    strides = per_axis(node, "strides", rank)
+    dilations = per_axis(node, "dilations", rank)
+    begin, end = read_padding(node, value.shape[2:], weight.shape[2:], strides, dilations)
+    if begin != end or min(begin) < 0:
+        value = pad_spatial(value, begin, end)
+        begin = [0] * rank
     group = node.attributes.get("group", 1)
-    return (_CONVOLUTIONS[rank](value, weight, bias, window.strides, padding, window.dilations, group),)
+    return (_CONVOLUTIONS[rank](value, weight, bias, strides, begin, dilations, group),)
 
 
 def convolve_transposed(node: Node, inputs: Inputs, opset: int) -> Outputs:
@@ -51,10 +57,11 @@ def convolve_transposed(node: Node, inputs: Inputs, opset: int) -> Outputs:
     ]
     begin, end = _transposed_padding(node, full, extra, list(value.shape[2:]), strides)
     transposed = _TRANSPOSED[rank]
-    if begin == end and min(begin) >= 0 and all(e < max(s, d) for e, s, d in zip(extra, strides, dilations, strict=True)):
+    fits_torch = all(more < max(step, gap) for more, step, gap in zip(extra, strides, dilations, strict=True))
+    if fits_torch and begin == end and min(begin) >= 0:
         return (transposed(value, weight, bias, strides, begin, extra, group, dilations),)
     result = transposed(value, weight, None, strides, 0, 0, group, dilations)
-    result = pad_spatial(result, [-pad for pad in begin], [e - pad for e, pad in zip(extra, end, strict=True)])
+    result = pad_spatial(result, [-pad for pad in begin], [more - pad for more, pad in zip(extra, end, strict=True)])
     if bias is not None:
         result = result + bias.reshape(-1, *([1] * rank))
     return (result,)
@@ -74,11 +81,10 @@ def _transposed_padding(
             return [0] * rank, [0] * rank
         if auto_pad != "NOTSET":
             raise refusal(node, f"auto_pad='{auto_pad}' is unknown")
-        pads: list[int] = node.attributes.get("pads") or [0] * (2 * rank)
-        if len(pads) != 2 * rank:
-            raise refusal(node, f"attribute pads={list(pads)} should have {2 * rank} entries")
-        return list(pads[:rank]), list(pads[rank:])
+        return explicit_padding(node, rank)
     totals = [size + more - target for size, more, target in zip(full, extra, wanted[-rank:], strict=True)]
+    if min(totals) < 0 and auto_pad != "NOTSET":
+        raise refusal(node, f"runtimes disagree on auto_pad='{auto_pad}' with strides beyond the kernel")
     small = [total // 2 for total in totals]
     large = [total - total // 2 for total in totals]
     return (small, large) if auto_pad == "SAME_UPPER" else (large, small)

@@ -65,7 +65,8 @@ def mean(node: Node, inputs: Inputs, opset: int) -> Outputs:
 
 def where(node: Node, inputs: Inputs, opset: int) -> Outputs:
     """Where: the second input where the first holds, else the third."""
-    return (torch.where(*together(*(required(node, inputs, position) for position in range(3)))),)
+    condition, first, second = together(*(required(node, inputs, position) for position in range(3)))
+    return (torch.where(condition, first, second),)
 
 
 def clip(node: Node, inputs: Inputs, opset: int) -> Outputs:

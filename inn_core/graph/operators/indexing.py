@@ -21,6 +21,9 @@ from inn_core.graph.operators.arguments import (
     together,
 )
 
+_HUGE = (2**31 - 1, 2**63 - 1)
+"""Ends that mean "to the end" in forward slices; backwards they should give nothing, but ONNX Runtime gives all."""
+
 _REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
 
@@ -91,7 +94,7 @@ def _scatter(node: Node, value: Tensor, axis: int, indices: Tensor, updates: Ten
 
 
 def slice_axes(node: Node, inputs: Inputs, opset: int) -> Outputs:
-    """Slice: start, end and step per axis, clamped to the data as in Python; steps may be negative."""
+    """Slice: start, end and step per axis, clamped to the data; steps may be negative."""
     value = required(node, inputs, 0)
     if opset < 10:
         starts, ends = node.attributes["starts"], node.attributes["ends"]
@@ -104,14 +107,24 @@ def slice_axes(node: Node, inputs: Inputs, opset: int) -> Outputs:
     axes = list(range(len(starts))) if axes is None else axes
     steps = [1] * len(starts) if steps is None else steps
     if not len(starts) == len(ends) == len(axes) == len(steps):
-        raise refusal(node, f"{len(starts)} starts, {len(ends)} ends, {len(axes)} axes, {len(steps)} steps differ in number")
+        counts = f"{len(starts)} starts, {len(ends)} ends, {len(axes)} axes and {len(steps)} steps"
+        raise refusal(node, f"{counts} do not belong together")
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         if step == 0:
             raise refusal(node, f"the step of axis {axis} is 0")
+        if step < 0 and end in _HUGE:
+            raise refusal(node, f"runtimes disagree on an end of {end} with a negative step")
         place = axis_of(node, axis, value.dim())
-        positions = range(*slice(start, end, step).indices(value.shape[place]))
-        value = _take(value, place, positions)
+        value = _take(value, place, _positions(start, end, step, value.shape[place]))
     return (value,)
+
+
+def _positions(start: int, end: int, step: int, size: int) -> range:
+    """Positions that a slice takes. Unlike in Python, a backward one that starts before the data takes its first."""
+    start, end = (bound + size if bound < 0 else bound for bound in (start, end))
+    if step > 0:
+        return range(min(max(start, 0), size), min(max(end, 0), size), step)
+    return range(min(max(start, 0), size - 1), min(max(end, -1), size - 1), step) if size else range(0)
 
 
 def _take(value: Tensor, axis: int, positions: range) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -25,23 +26,35 @@ def _window(node: Node, value: Tensor) -> Window:
     kernel: list[int] | None = node.attributes.get("kernel_shape")
     if kernel is None or len(kernel) != value.dim() - 2 or value.dim() - 2 not in _MAX:
         raise refusal(node, f"kernel_shape={kernel} does not fit {value.dim() - 2} spatial axes; 1 to 3 are possible")
-    return read_window(node, value.shape[2:], kernel)
+    window = read_window(node, value.shape[2:], kernel)
+    auto_pad = node.attributes.get("auto_pad", "NOTSET")
+    if auto_pad != "NOTSET" and node.attributes.get("ceil_mode", 0):
+        raise refusal(node, f"runtimes disagree on ceil_mode with auto_pad='{auto_pad}'")
+    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        if max(window.dilations) > 1:
+            raise refusal(node, f"runtimes disagree on dilations with auto_pad='{auto_pad}'")
+        if min(_end_padding(window, value.shape[2:])) < 0:
+            raise refusal(node, f"runtimes disagree on strides beyond the window with auto_pad='{auto_pad}'")
+    return window
 
 
-def _overhang(window: Window, sizes: Sequence[int]) -> list[int]:
-    """Padding at the end with which plain counting gives `window.sizes` windows; the declared one is the least."""
+def _end_padding(window: Window, sizes: Sequence[int]) -> list[int]:
+    """Padding at the end that the last window reaches into; negative where it leaves data out."""
     return [
-        max((count - 1) * stride + (kernel - 1) * dilation + 1 - size - begin, end)
-        for count, stride, kernel, dilation, size, begin, end in zip(
-            window.sizes, window.strides, window.kernel, window.dilations, sizes, window.begin, window.end, strict=True
+        (count - 1) * stride + (kernel - 1) * dilation + 1 - size - begin
+        for count, stride, kernel, dilation, size, begin in zip(
+            window.sizes, window.strides, window.kernel, window.dilations, sizes, window.begin, strict=True
         )
     ]
 
 
-def _fits_torch(window: Window, overhang: list[int]) -> bool:
-    """Whether torch pads like this itself: the same on both sides and at most half the window."""
-    return window.begin == overhang and all(
-        0 <= begin <= kernel // 2 for begin, kernel in zip(window.begin, window.kernel, strict=True)
+def _fits_torch(window: Window, sizes: Sequence[int]) -> bool:
+    """Whether torch itself pads and counts like this: both sides alike, at most half the window, no overhang."""
+    reach = _end_padding(window, sizes)
+    return (
+        window.is_symmetric
+        and all(begin <= kernel // 2 for begin, kernel in zip(window.begin, window.kernel, strict=True))
+        and all(0 <= end - last < stride for end, last, stride in zip(window.end, reach, window.strides, strict=True))
     )
 
 
@@ -56,17 +69,14 @@ def max_pool(node: Node, inputs: Inputs, opset: int) -> Outputs:
             raise refusal(node, f"data of type {dtype} is not possible")
         value = value.float()  # exact: 8-bit integers fit
     sizes = list(value.shape[2:])
-    overhang = _overhang(window, sizes)
-    padding = window.begin
-    if not _fits_torch(window, overhang):
-        value, padding = pad_spatial(value, window.begin, overhang, float("-inf")), [0] * rank
+    padding, shift = window.begin, [0] * rank
+    if not _fits_torch(window, sizes):
+        value = pad_spatial(value, window.begin, _end_padding(window, sizes), float("-inf"))
+        padding, shift = shift, window.begin
     wants_indices = len(node.outputs) > 1 and node.outputs[1] != ""
     if not wants_indices:
         return (_MAX[rank](value, window.kernel, window.strides, padding, window.dilations).to(dtype),)
-    pooled, indices = _MAX[rank](
-        value, window.kernel, window.strides, padding, window.dilations, return_indices=True
-    )
-    shift = window.begin if padding != window.begin else [0] * rank
+    pooled, indices = _MAX[rank](value, window.kernel, window.strides, padding, window.dilations, return_indices=True)
     positions = _flat_positions(node, indices, list(value.shape[2:]), sizes, shift)
     return (pooled.to(dtype), positions)
 
@@ -84,9 +94,7 @@ def _flat_positions(node: Node, indices: Tensor, padded: list[int], sizes: list[
     flat = torch.zeros_like(indices)
     for axis in order:
         flat = flat * sizes[axis] + coordinates[axis]
-    plane = 1
-    for size in sizes:
-        plane *= size
+    plane = math.prod(sizes)
     batch, channels = flat.shape[:2]
     planes = torch.arange(batch * channels, device=flat.device).reshape(batch, channels, *([1] * len(sizes)))
     return flat + planes * plane
@@ -98,10 +106,9 @@ def average_pool(node: Node, inputs: Inputs, opset: int) -> Outputs:
     window = _window(node, value)
     rank = value.dim() - 2
     include = bool(node.attributes.get("count_include_pad", 0))
-    overhang = _overhang(window, value.shape[2:])
-    if _fits_torch(window, overhang) and all(dilation == 1 for dilation in window.dilations):
+    if _fits_torch(window, value.shape[2:]) and all(dilation == 1 for dilation in window.dilations):
         return (_AVERAGE[rank](value, window.kernel, window.strides, window.begin, False, include),)
-    total = _window_sum(value, window, overhang)
+    total = _window_sum(value, window)
     for axis in range(rank):
         counts = _element_counts(window, axis, value.shape[2 + axis], include)
         shape = [-1 if other == axis else 1 for other in range(rank)]
@@ -109,10 +116,11 @@ def average_pool(node: Node, inputs: Inputs, opset: int) -> Outputs:
     return (total.to(value.dtype),)
 
 
-def _window_sum(value: Tensor, window: Window, overhang: list[int]) -> Tensor:
+def _window_sum(value: Tensor, window: Window) -> Tensor:
     """Sum over every window, in at least float32."""
     value = value.to(compute_dtype(value))
-    planes = pad_spatial(value, window.begin, overhang).flatten(0, 1).unsqueeze(1)
+    padded = pad_spatial(value, window.begin, _end_padding(window, value.shape[2:]))
+    planes = padded.flatten(0, 1).unsqueeze(1)
     ones = torch.ones(1, 1, *window.kernel, dtype=value.dtype, device=value.device)
     total = _CONVOLUTIONS[len(window.kernel)](planes, ones, None, window.strides, 0, window.dilations)
     return total.reshape(*value.shape[:2], *total.shape[2:])
@@ -135,7 +143,7 @@ def lp_pool(node: Node, inputs: Inputs, opset: int) -> Outputs:
     window = _window(node, value)
     order = node.attributes.get("p", 2)
     powers = value.to(compute_dtype(value)).abs().pow(order)
-    total = _window_sum(powers, window, _overhang(window, value.shape[2:]))
+    total = _window_sum(powers, window)
     return (total.pow(1.0 / order).to(value.dtype),)
 
 

@@ -65,7 +65,9 @@ def _minimum(value: Tensor, axes: list[int], keepdim: bool) -> Tensor:
     return _extreme(value, axes, keepdim, torch.amin, highest=True)
 
 
-def _extreme(value: Tensor, axes: list[int], keepdim: bool, function: Callable[..., Tensor], *, highest: bool) -> Tensor:
+def _extreme(
+    value: Tensor, axes: list[int], keepdim: bool, function: Callable[..., Tensor], *, highest: bool
+) -> Tensor:
     if not axes:
         return value
     if any(value.shape[axis] == 0 for axis in axes):

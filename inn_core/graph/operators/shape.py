@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 
 from inn_core.graph.node import Node
@@ -82,7 +83,7 @@ def unsqueeze(node: Node, inputs: Inputs, opset: int) -> Outputs:
 def expand(node: Node, inputs: Inputs, opset: int) -> Outputs:
     """Expand: broadcasts the data and the wanted shape to each other."""
     value = required(node, inputs, 0)
-    target = torch.broadcast_shapes(value.shape, integers(node, required(node, inputs, 1)))
+    target = np.broadcast_shapes(tuple(value.shape), tuple(integers(node, required(node, inputs, 1))))
     return (value.expand(target),)
 
 

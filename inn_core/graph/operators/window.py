@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 from torch.nn import functional
@@ -41,16 +40,53 @@ class Window:
 
 def per_axis(node: Node, name: str, rank: int, default: int = 1) -> list[int]:
     """A list attribute with one entry per spatial axis; UnsupportedOperatorError when its length differs."""
-    values: Any = node.attributes.get(name)
+    values: list[int] | None = node.attributes.get(name)
     if values is None:
         return [default] * rank
     if len(values) != rank:
         raise refusal(node, f"attribute {name}={list(values)} should have {rank} entries")
-    return list(values)
+    return values
+
+
+def read_padding(
+    node: Node, sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """Padding before and after the data on each spatial axis, from `pads` or `auto_pad`.
+
+    Args:
+        node: with `pads` or `auto_pad`, each optional.
+        sizes: spatial sizes of the data.
+        kernel, strides, dilations: of the window.
+    """
+    rank = len(kernel)
+    auto_pad = node.attributes.get("auto_pad", "NOTSET")
+    if auto_pad == "NOTSET":
+        return explicit_padding(node, rank)
+    begin, end = [0] * rank, [0] * rank
+    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        for axis in range(rank):
+            span = (kernel[axis] - 1) * dilations[axis] + 1
+            count = -(-sizes[axis] // strides[axis])
+            total = max((count - 1) * strides[axis] + span - sizes[axis], 0)
+            small, large = total // 2, total - total // 2
+            begin[axis], end[axis] = (small, large) if auto_pad == "SAME_UPPER" else (large, small)
+    elif auto_pad != "VALID":
+        raise refusal(node, f"auto_pad='{auto_pad}' is unknown")
+    return begin, end
+
+
+def explicit_padding(node: Node, rank: int) -> tuple[list[int], list[int]]:
+    """The attribute `pads` as padding before and after; zeros when it is absent."""
+    pads: list[int] | None = node.attributes.get("pads")
+    if not pads:
+        return [0] * rank, [0] * rank
+    if len(pads) != 2 * rank:
+        raise refusal(node, f"attribute pads={list(pads)} should have {2 * rank} entries")
+    return pads[:rank], pads[rank:]
 
 
 def read_window(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> Window:
-    """The window geometry of a convolution or pooling node.
+    """The window geometry of a pooling node.
 
     Args:
         node: with `strides`, `dilations`, `pads`, `auto_pad`, `ceil_mode`, each optional.
@@ -60,33 +96,21 @@ def read_window(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> Wind
     Returns:
         The geometry. With `ceil_mode` a last window that would start past the data and its leading padding is
         left out.
+
+    Raises:
+        UnsupportedOperatorError: the attributes contradict each other, or a window is larger than the data.
     """
     rank = len(sizes)
     strides = per_axis(node, "strides", rank)
     dilations = per_axis(node, "dilations", rank)
-    auto_pad = node.attributes.get("auto_pad", "NOTSET")
-    begin, end = [0] * rank, [0] * rank
-    if auto_pad == "NOTSET":
-        pads: list[int] = node.attributes.get("pads") or [0] * (2 * rank)
-        if len(pads) != 2 * rank:
-            raise refusal(node, f"attribute pads={list(pads)} should have {2 * rank} entries")
-        begin, end = list(pads[:rank]), list(pads[rank:])
-    elif auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-        for axis in range(rank):
-            span = (kernel[axis] - 1) * dilations[axis] + 1
-            count = -(-sizes[axis] // strides[axis])
-            total = max((count - 1) * strides[axis] + span - sizes[axis], 0)
-            small, large = total // 2, total - total // 2
-            begin[axis], end[axis] = (small, large) if auto_pad == "SAME_UPPER" else (large, small)
-    elif auto_pad != "VALID":
-        raise refusal(node, f"auto_pad='{auto_pad}' is unknown")
-    ceil_mode = bool(node.attributes.get("ceil_mode", 0)) and auto_pad == "NOTSET"
+    begin, end = read_padding(node, sizes, kernel, strides, dilations)
+    ceil_mode = bool(node.attributes.get("ceil_mode", 0))
     counts: list[int] = []
     for axis in range(rank):
         span = (kernel[axis] - 1) * dilations[axis] + 1
         room = sizes[axis] + begin[axis] + end[axis] - span
         if room < 0 and not (ceil_mode and room > -strides[axis]):
-            raise refusal(node, f"a window of {span} does not fit into {sizes[axis] + begin[axis] + end[axis]} elements")
+            raise refusal(node, f"a window of {span} does not fit into {room + span} elements")
         count = (-(-room // strides[axis]) if ceil_mode else room // strides[axis]) + 1
         if ceil_mode and (count - 1) * strides[axis] >= sizes[axis] + begin[axis]:
             count -= 1

@@ -93,9 +93,7 @@ def test_a_stopped_run_continues_to_the_same_weights(
     assert [path.name for path in state.parent.iterdir()] == ["training.pt"]
 
 
-def test_the_state_of_another_run_is_refused(
-    images_and_labels: tuple[np.ndarray, np.ndarray], tmp_path: Path
-) -> None:
+def test_the_state_of_another_run_is_refused(images_and_labels: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
     state = tmp_path / "training.pt"
     trained(*images_and_labels, state)
     with pytest.raises(TrainingStateError, match="another run"):

@@ -36,9 +36,7 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-def test_recipe_writes_the_network_it_trained(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_recipe_writes_the_network_it_trained(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out"
     arguments = ["--epochs", "1", "--data", str(data), "--output", str(output), "--skip-import", "--threads", "1"]
     assert recipe.main(arguments) == 0

@@ -156,9 +156,7 @@ def test_a_client_that_goes_away_leaves_the_others_alone(lookup: Session, execut
 
     async def scenario() -> dict[str, np.ndarray]:
         batcher = Batcher(lookup, executor, rows_max=32, observer=recorder)
-        tasks = [
-            asyncio.ensure_future(batcher.infer({"index": np.array([index], dtype=np.int64)})) for index in (1, 2)
-        ]
+        tasks = [asyncio.ensure_future(batcher.infer({"index": np.array([index], dtype=np.int64)})) for index in (1, 2)]
         await asyncio.sleep(0)
         tasks[0].cancel()
         return await tasks[1]

@@ -1,0 +1,158 @@
+"""Run a finished artifact before it is published: ONNX Runtime against PyTorch, and against the full network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+
+from inn_core.errors import ParityError
+from inn_core.evaluate import agreement
+from inn_core.graph.program import Program
+from inn_core.memo import PerNetwork
+from inn_core.network import Array, IntegralNetwork
+from inn_core.plan import planner_of
+from inn_core.resize import resize_template
+from inn_core.samples import chunks, first_samples, fixed_batch, random_samples
+
+PARITY_TOLERANCE = {"float64": 1e-4, "float32": 1e-4, "float16": 2e-2}
+"""Largest relative difference between PyTorch and ONNX Runtime, by dtype of the output: both sum in float32 but in
+another order, which costs about 1e-6; half precision rounds every value between operators to 1e-3."""
+
+PARITY_SAMPLES = 4
+AGREEMENT_MACS = 8e9  # work to spend on a network's samples: a quarter of a second or so on two cores
+AGREEMENT_SAMPLES = (16, 256)  # at least, at most
+_CHUNK_SAMPLES = 64
+_THREADS = 2
+
+Arrays = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """What running the artifact showed.
+
+    Attributes:
+        parity: largest difference between the outputs of PyTorch and ONNX Runtime, relative to the largest output.
+        agreement: with the full network on calibration samples, see `inn_core.evaluate.agreement`; None when the
+            checkpoint keeps no samples.
+    """
+
+    parity: float
+    agreement: float | None
+
+
+def accept(network: IntegralNetwork, sizes: Mapping[str, int], weights: Mapping[str, Array], path: Path) -> Acceptance:
+    """Run an artifact in ONNX Runtime on the CPU and compare.
+
+    Args:
+        network: the integral network it was made from.
+        sizes: size of every group in the artifact.
+        weights: the weights that were written.
+        path: the artifact.
+
+    Raises:
+        ParityError: ONNX Runtime cannot run the file, an output is not finite, or the two differ by more than
+            `PARITY_TOLERANCE`.
+    """
+    samples = _samples(network)
+    session = _open(path)
+    found = _concatenated(_run_session(session, chunk) for chunk in chunks(network, samples))
+    few = {name: array[: max(PARITY_SAMPLES, fixed_batch(network) or 1)] for name, array in samples.items()}
+    program = Program(resize_template(network, sizes))
+    expected = _run_program(network, program, weights, few)
+    parity = max((_difference(name, found[name][: len(array)], array) for name, array in expected.items()), default=0.0)
+    if not network.calibration:
+        return Acceptance(parity, None)
+    first = program.outputs[0]
+    return Acceptance(parity, agreement(_full_output(network), found[first]))
+
+
+def _difference(name: str, found: Array, expected: Array) -> float:
+    """Relative difference of one output, checked; outputs that are no floats must be equal."""
+    if not np.issubdtype(expected.dtype, np.floating):
+        return 0.0 if np.array_equal(found, expected) else 1.0
+    wide, reference = found.astype(np.float64), expected.astype(np.float64)
+    if wide.shape != reference.shape or not np.isfinite(wide).all() or not np.isfinite(reference).all():
+        raise ParityError(
+            f"output '{name}' of the artifact has shape {wide.shape} in ONNX Runtime and {reference.shape} in PyTorch, "
+            "or is not finite; the artifact is not published: report this network",
+            output=name,
+        )
+    scale = float(np.abs(reference).max(initial=0.0))
+    error = float(np.abs(wide - reference).max(initial=0.0))
+    relative = error / scale if scale > 0 else error
+    tolerance = PARITY_TOLERANCE[str(expected.dtype)]
+    if relative > tolerance:
+        raise ParityError(
+            f"output '{name}' differs by {relative:.1e} between ONNX Runtime and PyTorch, more than {tolerance:.0e}; "
+            "the artifact is not published: report this network",
+            output=name,
+            difference=relative,
+        )
+    return relative
+
+
+def _open(path: Path) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = _THREADS
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises classes of its own that share no base
+        raise ParityError(f"ONNX Runtime cannot load the artifact: {error}", reason=str(error)) from error
+
+
+def _run_session(session: Any, chunk: Arrays) -> Arrays:
+    names = [value.name for value in session.get_outputs()]
+    try:
+        return dict(zip(names, session.run(names, chunk), strict=True))
+    except Exception as error:  # as above
+        raise ParityError(f"ONNX Runtime cannot run the artifact: {error}", reason=str(error)) from error
+
+
+def _run_program(network: IntegralNetwork, program: Program, weights: Mapping[str, Array], samples: Arrays) -> Arrays:
+    tensors = {name: _tensor(array) for name, array in weights.items()}
+    with torch.inference_mode():
+        return _concatenated(
+            {
+                name: value.numpy()
+                for name, value in program.run(tensors, {k: _tensor(v) for k, v in chunk.items()}).items()
+            }
+            for chunk in chunks(network, samples)
+        )
+
+
+def _tensor(array: Array) -> torch.Tensor:
+    """A tensor on the array's memory; arrays of a checkpoint are read-only and are copied."""
+    array = np.asarray(array, order="C")
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def _concatenated(parts: Iterable[Arrays]) -> Arrays:
+    whole = list(parts)
+    return {name: np.concatenate([np.atleast_1d(part[name]) for part in whole]) for name in whole[0]}
+
+
+def _samples(network: IntegralNetwork) -> Arrays:
+    """As many calibration samples as the work allows, or a few random ones when the checkpoint keeps none."""
+    if not network.calibration:
+        return random_samples(network, PARITY_SAMPLES)
+    least, most = AGREEMENT_SAMPLES
+    affordable = int(AGREEMENT_MACS / max(planner_of(network).full_plan().macs, 1))
+    return first_samples(network, min(max(affordable, least), most))
+
+
+def _compute_full_output(network: IntegralNetwork) -> Array:
+    program = Program(resize_template(network, network.structure.full_sizes()))
+    return _run_program(network, program, network.weights, _samples(network))[program.outputs[0]]
+
+
+_full_output = PerNetwork(_compute_full_output)
+"""First output of the full network on its samples."""

@@ -1,0 +1,191 @@
+"""Check that the parts of an integral network fit each other, before it is written and after it is read.
+
+Past this check the rest of the package may rely on every name, shape and order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from inn_core.cost import CostModel
+from inn_core.errors import InnError, InvalidWeightsError
+from inn_core.graph.axis import Axis, axis_groups, axis_size
+from inn_core.network import Array, IntegralNetwork, Structure
+
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+PATH_UNITS = frozenset({"params", "macs"})
+_FLOAT_TYPES = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE})
+
+
+class InconsistentNetworkError(Exception):
+    """Parts of a network contradict each other; the message says which. Callers translate it."""
+
+
+def check_network(network: IntegralNetwork, *, finite: bool = True) -> None:
+    """Check everything that other modules assume.
+
+    Args:
+        network: to check.
+        finite: also look at every weight for NaN and infinity.
+
+    Raises:
+        InconsistentNetworkError: what does not fit, in words.
+        InvalidWeightsError: a weight holds NaN or infinity.
+    """
+    if not NAME_PATTERN.fullmatch(network.name):
+        raise InconsistentNetworkError(f"the name {network.name!r} does not match {NAME_PATTERN.pattern}")
+    _check_graph(network)
+    _check_groups(network.structure)
+    _check_weights(network, finite=finite)
+    _check_orders_and_curves(network)
+    _check_calibration(network)
+    try:
+        CostModel.of(network)
+    except InnError as error:
+        raise InconsistentNetworkError(error.message) from error
+
+
+def _check_graph(network: IntegralNetwork) -> None:
+    """Names resolve, in topological order, and nothing is defined twice."""
+    graph = network.template.model.graph
+    known = {""}
+    constants = [tensor.name for tensor in graph.initializer]
+    for tensor in graph.initializer:
+        if tensor.data_type in _FLOAT_TYPES:
+            raise InconsistentNetworkError(f"the template still holds the float initializer '{tensor.name}'")
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise InconsistentNetworkError(f"initializer '{tensor.name}' keeps its data in another file")
+    inputs = [value.name for value in graph.input]
+    for name in (*inputs, *constants, *network.template.weights):
+        _define(name, known)
+    nodes: set[str] = set()
+    for node in graph.node:
+        missing = next((name for name in node.input if name not in known), None)
+        if missing is not None:
+            raise InconsistentNetworkError(f"node '{node.name}' reads '{missing}', which nothing before it writes")
+        if not node.name or node.name in nodes:
+            raise InconsistentNetworkError(f"node name '{node.name}' is empty or used twice")
+        nodes.add(node.name)
+        for name in node.output:
+            if name:
+                _define(name, known)
+    missing = next((value.name for value in graph.output if value.name not in known), None)
+    if missing is not None:
+        raise InconsistentNetworkError(f"graph output '{missing}' is written by no node")
+
+
+def _define(name: str, known: set[str]) -> None:
+    if name in known:
+        raise InconsistentNetworkError(f"value '{name}' is defined twice")
+    known.add(name)
+
+
+def _check_groups(structure: Structure) -> None:
+    names = [group.name for group in structure.groups]
+    if len(set(names)) != len(names):
+        raise InconsistentNetworkError("two groups have the same name")
+    for group in structure.groups:
+        if not 1 <= group.minimum <= group.size:
+            raise InconsistentNetworkError(
+                f"group '{group.name}' has minimum {group.minimum} and size {group.size}; 1 <= minimum <= size must be"
+            )
+        for tensor, axis in group.places:
+            if tensor not in structure.weights or axis >= len(structure.weights[tensor]):
+                raise InconsistentNetworkError(
+                    f"group '{group.name}' names axis {axis} of '{tensor}': no such weight axis"
+                )
+    unknown = _groups_of(_all_axes(structure)) - set(names)
+    if unknown:
+        raise InconsistentNetworkError(f"the structure names unknown group '{min(unknown)}'")
+
+
+def _all_axes(structure: Structure) -> Iterable[Axis]:
+    for axes in (*structure.weights.values(), *structure.values.values(), *(term.axes for term in structure.macs)):
+        yield from axes
+    for constant in structure.constants:
+        yield constant.axis
+    for attribute in structure.attributes:
+        yield attribute.axis
+
+
+def _groups_of(axes: Iterable[Axis]) -> frozenset[str]:
+    return frozenset().union(*(axis_groups(axis) for axis in axes))
+
+
+def _check_weights(network: IntegralNetwork, *, finite: bool) -> None:
+    declared = network.template.weights
+    _check_keys("weights", network.weights, declared)
+    _check_keys("axes of weights", network.structure.weights, declared)
+    full = network.structure.full_sizes()
+    for name, (shape, element_type) in declared.items():
+        array = network.weights[name]
+        if element_type not in _FLOAT_TYPES or array.dtype != helper.tensor_dtype_to_np_dtype(element_type):
+            raise InconsistentNetworkError(
+                f"weight '{name}' has dtype {array.dtype}; the template has type {element_type}"
+            )
+        axes = tuple(axis_size(axis, full) for axis in network.structure.weights[name])
+        if not array.shape == shape == axes:
+            raise InconsistentNetworkError(
+                f"weight '{name}' has shape {array.shape}, the template {shape}, its axes {axes}; they must be equal"
+            )
+        if finite and not np.isfinite(array).all():
+            raise InvalidWeightsError(name, "NaN" if np.isnan(array).any() else "infinity")
+
+
+def _check_orders_and_curves(network: IntegralNetwork) -> None:
+    groups = network.structure.groups
+    names = network.structure.full_sizes()
+    _check_keys("orders", network.orders, names)
+    _check_keys("curves", network.curves, names)
+    for group in groups:
+        order, curve = network.orders[group.name], network.curves[group.name]
+        if order.dtype != np.int64 or not np.array_equal(np.sort(order, axis=None), np.arange(group.size)):
+            raise InconsistentNetworkError(
+                f"the order of group '{group.name}' is no permutation of {group.size} channels"
+            )
+        if curve.dtype != np.float64 or curve.shape != (group.size + 1,):
+            raise InconsistentNetworkError(
+                f"the curve of group '{group.name}' has shape {curve.shape} of {curve.dtype}, not ({group.size + 1},)"
+            )
+        if not np.isfinite(curve[group.minimum :]).all():
+            raise InconsistentNetworkError(f"the curve of group '{group.name}' is not finite")
+    _check_keys("paths", network.paths, PATH_UNITS)
+    steps = np.array([group.size - group.minimum for group in groups], dtype=np.int64)
+    for unit, path in network.paths.items():
+        whole = path.dtype == np.int32 and path.ndim == 1 and path.size == steps.sum() and not (path < 0).any()
+        if not whole or not np.array_equal(np.bincount(path, minlength=len(steps)), steps):
+            raise InconsistentNetworkError(
+                f"the size path for {unit} does not lead from the full to the smallest sizes"
+            )
+
+
+def _check_calibration(network: IntegralNetwork) -> None:
+    samples = network.calibration
+    if not samples:
+        return
+    _check_keys("calibration samples", samples, {value.name for value in network.template.model.graph.input})
+    counts = {array.shape[0] if array.ndim else 0 for array in samples.values()}
+    if len(counts) != 1 or 0 in counts:
+        raise InconsistentNetworkError(
+            f"calibration inputs have {sorted(counts)} samples; all must have the same number"
+        )
+    for name, array in samples.items():
+        if not _is_finite(array):
+            raise InconsistentNetworkError(f"calibration input '{name}' holds NaN or infinity")
+
+
+def _is_finite(array: Array) -> bool:
+    return array.dtype.kind in "iub" or bool(np.isfinite(array).all())
+
+
+def _check_keys(what: str, found: Iterable[str], expected: Iterable[str]) -> None:
+    found, expected = set(found), set(expected)
+    if found != expected:
+        name = min(found ^ expected)
+        state = "missing" if name in expected else "unknown"
+        raise InconsistentNetworkError(f"{what} of {state} name '{name}'")

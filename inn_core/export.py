@@ -1,0 +1,182 @@
+"""From a network and a budget to a published artifact: plan, discretize, assemble, verify, manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from inn_core.assemble import AssembledFile, write_onnx
+from inn_core.files import sync_folder
+from inn_core.graph.axis import axis_size
+from inn_core.manifest import describe_tensors, opset_of
+from inn_core.network import Array, IntegralNetwork
+from inn_core.plan import Budget, Plan, choose_plan, feasible_range
+from inn_core.progress import Progress, no_progress, scaled
+from inn_core.quality import check_quality
+from inn_core.resize import resize_template
+
+BUILD_FORMAT = 1
+"""Goes up when equal plans would no longer give equal bytes: another solver, another way to write the file."""
+
+_DISCRETIZED, _WRITTEN = 0.9, 0.95  # share of the work done after these steps
+
+
+def build_key(checkpoint_digest: str, plan: Plan, quality: str, options: Mapping[str, Any]) -> str:
+    """Digest of everything that decides the bytes of an artifact.
+
+    Args:
+        checkpoint_digest: `sha256:…` of the `.inn` file.
+        plan: sizes of the groups. Different budgets with equal plans have one key.
+        quality: not part of the key at the full size, where every quality gives the checkpoint's own weights.
+        options: whatever else decides, JSON values by name.
+
+    Returns:
+        `sha256:` plus hex; independent of the order of keys.
+    """
+    decisive = {
+        "format": BUILD_FORMAT,
+        "checkpoint": checkpoint_digest,
+        "sizes": dict(plan.sizes),
+        "quality": "full" if plan.full_size else quality,
+        "options": dict(options),
+    }
+    text = json.dumps(decisive, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def export_artifact(
+    network: IntegralNetwork,
+    budget: Budget,
+    *,
+    quality: str = "refined",
+    multiple_of: int = 1,
+    path: str | Path,
+    checkpoint_digest: str,
+    device: str = "auto",
+    progress: Progress | None = None,
+    verify: bool = True,
+) -> dict[str, Any]:
+    """Make one artifact.
+
+    Args:
+        network: the integral network.
+        budget: what the artifact may cost at most.
+        quality: `refined` or `instant`.
+        multiple_of: every group size is a multiple of it or its full size.
+        path: ONNX file to write; it appears when it is verified and on the disk, or not at all.
+        checkpoint_digest: `sha256:…` of the network's `.inn` file.
+        device: where to compute; `auto` takes CUDA where there is one.
+        progress: told the stage (`plan`, `discretize`, `assemble`, `verify`, `done`) and the finished share.
+        verify: run the file in ONNX Runtime and compare with PyTorch and the full network. Without it `parity` and
+            `agreement` are None.
+
+    Returns:
+        The manifest: `model`, `checkpoint`, `digest`, `budget` (`unit`, `value`), `params`, `macs`, `bytes`,
+        `quality`, `method` (how the weights were made), `held_out` (the loss on held-out calibration samples that
+        chose the method, or None), `group_sizes`, `multiple_of`, `inputs`, `outputs`, `opset`, `parity`,
+        `agreement`, `feasible` (`min`, `max` in the budget's unit), `full_size`, `build_key`, and `seconds` by stage.
+
+    Raises:
+        BudgetUnreachableError, InvalidBudgetError: see `choose_plan`.
+        QualityUnavailableError: the checkpoint does not keep what the quality needs.
+        ParityError: the artifact does not compute what PyTorch computes.
+        ArtifactTooLargeError: it would pass 2 GiB.
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    report = progress or no_progress
+    clock = _Clock()
+    report("plan", 0.0)
+    check_quality(network, quality)
+    plan = choose_plan(network, budget, multiple_of=multiple_of)
+    smallest, largest = feasible_range(network, budget.unit, multiple_of)
+    clock.lap("plan")
+    report("discretize", 0.0)
+    weights, method, held_out = _weights(network, plan, quality, device, scaled(report, 0.0, _DISCRETIZED))
+    _check_shapes(network, plan, weights)
+    clock.lap("discretize")
+    report("assemble", _DISCRETIZED)
+    model = resize_template(network, plan.sizes)
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.unverified")
+    parity: float | None = None
+    agreement: float | None = None
+    try:
+        file: AssembledFile = write_onnx(model, weights, aside)
+        clock.lap("assemble")
+        if verify:
+            report("verify", _WRITTEN)
+            from inn_core.acceptance import accept  # brings PyTorch and ONNX Runtime, which planning does without
+
+            acceptance = accept(network, plan.sizes, weights, aside)
+            parity, agreement = acceptance.parity, acceptance.agreement
+        clock.lap("verify")
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    report("done", 1.0)
+    return {
+        "model": network.name,
+        "checkpoint": checkpoint_digest,
+        "digest": file.digest,
+        "budget": {"unit": budget.unit, "value": budget.value},
+        "params": plan.params,
+        "macs": plan.macs,
+        "bytes": file.size_bytes,
+        "quality": quality,
+        "method": method,
+        "held_out": held_out,
+        "group_sizes": dict(plan.sizes),
+        "multiple_of": multiple_of,
+        "inputs": describe_tensors(model.graph.input),
+        "outputs": describe_tensors(model.graph.output),
+        "opset": opset_of(model),
+        "parity": parity,
+        "agreement": agreement,
+        "feasible": {"min": smallest, "max": largest},
+        "full_size": plan.full_size,
+        "build_key": build_key(checkpoint_digest, plan, quality, {}),
+        "seconds": clock.seconds,
+    }
+
+
+class _Clock:
+    """Seconds of each stage since the last."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = round(now - self._last, 4)
+        self._last = now
+
+
+def _weights(
+    network: IntegralNetwork, plan: Plan, quality: str, device: str, progress: Progress
+) -> tuple[dict[str, Array], str, float | None]:
+    """Weights in the order and dtypes of the template, how they were made, and the held-out loss."""
+    if plan.full_size:
+        return {name: network.weights[name] for name in network.template.weights}, "full", None
+    from inn_core.discretize import discretize  # brings PyTorch, which planning does without
+
+    result = discretize(network, plan, quality=quality, device=device, progress=progress)
+    weights = {
+        name: result.weights[name].astype(network.weights[name].dtype, copy=False) for name in network.template.weights
+    }
+    return weights, result.method, result.held_out
+
+
+def _check_shapes(network: IntegralNetwork, plan: Plan, weights: Mapping[str, Array]) -> None:
+    """The promise on parameters is on the elements written, so they are counted and not only computed."""
+    for name, axes in network.structure.weights.items():
+        expected = tuple(axis_size(axis, plan.sizes) for axis in axes)
+        assert weights[name].shape == expected, f"weight '{name}' has shape {weights[name].shape}, planned {expected}"
+    assert sum(array.size for array in weights.values()) == plan.params, "planned and actual parameters differ"

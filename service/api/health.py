@@ -1,0 +1,44 @@
+"""Whether the hub lives, whether it will serve, what it counts, and what its problems mean."""
+
+from __future__ import annotations
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api.hub import Hub
+from service.web.errors import UnknownRouteError
+from service.web.metrics import CONTENT_TYPE, Metrics
+from service.web.problems import PROBLEMS, problem_type
+
+_ALIVE = orjson.dumps({"status": "alive"})
+_READY = orjson.dumps({"status": "ready"})
+
+
+async def healthz(request: Request) -> Response:
+    """The process answers requests."""
+    return Response(_ALIVE, media_type="application/json")
+
+
+async def readyz(request: Request) -> Response:
+    """The builder processes have started, so that any request will be served."""
+    hub: Hub = request.app.state.hub
+    hub.check_ready()
+    return Response(_READY, media_type="application/json")
+
+
+async def metrics(request: Request) -> Response:
+    """Counters and histograms in the text format of Prometheus."""
+    counted: Metrics = request.app.state.metrics
+    return Response(counted.render(), headers={"content-type": CONTENT_TYPE})
+
+
+async def get_problem(request: Request) -> Response:
+    """What a problem type means: its fixed title and status."""
+    code = request.path_params["code"]
+    if code not in PROBLEMS:
+        raise UnknownRouteError
+    status, title = PROBLEMS[code]
+    return Response(
+        orjson.dumps({"type": problem_type(code), "title": title, "status": status}), media_type="application/json"
+    )

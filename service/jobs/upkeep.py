@@ -1,0 +1,34 @@
+"""Upkeep of a running hub: brings the uses of artifacts to the catalogue and forgets old jobs, every now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from service.artifacts.catalogue import Catalogue
+from service.errors import StoreFullError
+from service.jobs.board import JobBoard
+
+log = logging.getLogger(__name__)
+
+UPKEEP_SECONDS = 30.0
+
+
+async def keep_up(
+    catalogue: Catalogue, board: JobBoard, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> None:
+    """Runs until it is cancelled; a full disk is logged and tried again.
+
+    Args:
+        catalogue: gets the uses that were noted in memory.
+        board: loses the jobs that finished too long ago.
+        sleep: waits between rounds.
+    """
+    while True:
+        await sleep(UPKEEP_SECONDS)
+        board.expire()
+        try:
+            await asyncio.to_thread(catalogue.flush_uses)
+        except StoreFullError as error:
+            log.warning("catalogue not written", extra={"code": error.code})

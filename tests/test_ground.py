@@ -1,0 +1,103 @@
+"""The ground: what packaging, constraints, make and continuous integration promise each other."""
+
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LINUX = {"sys_platform": "linux", "platform_machine": "x86_64", "platform_python_implementation": "CPython"}
+
+
+def requirements(extra: str | None) -> list[Requirement]:
+    lines = PROJECT["dependencies"] if extra is None else PROJECT["optional-dependencies"][extra]
+    return [Requirement(line) for line in lines]
+
+
+def constraints() -> dict[str, Version]:
+    pinned = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, _, version = line.partition("==")
+            pinned[canonicalize_name(name)] = Version(version)
+    return pinned
+
+
+@pytest.mark.parametrize("extra", [None, *PROJECT["optional-dependencies"]])
+def test_every_dependency_has_a_known_good_version_in_its_range(extra: str | None) -> None:
+    pinned = constraints()
+    for requirement in requirements(extra):
+        if canonicalize_name(requirement.name) != PROJECT["name"]:
+            assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
+
+
+def test_torch_is_pinned_exactly_for_one_resolver_call() -> None:
+    assert constraints()["torch"] == Version("2.13.0")
+    assert "--constraint constraints.txt --editable '.[dev]'" in (ROOT / "Makefile").read_text()
+
+
+@pytest.mark.parametrize(("machine", "runtime"), [("x86_64", "onnxruntime-gpu"), ("aarch64", "onnxruntime")])
+def test_the_hub_extra_takes_one_runtime(machine: str, runtime: str) -> None:
+    environment = LINUX | {"platform_machine": machine}
+    taken = [
+        requirement.name
+        for requirement in requirements("hub")
+        if "onnxruntime" in requirement.name
+        and (requirement.marker is None or requirement.marker.evaluate(environment))
+    ]
+    assert taken == [runtime]
+
+
+def test_the_base_install_is_light() -> None:
+    names = {canonicalize_name(requirement.name) for requirement in requirements(None)}
+    assert not names & {"torch", "onnx", "onnxruntime", "onnxruntime-gpu", "scipy", "matplotlib"}
+
+
+def test_every_dependency_has_a_line_in_the_decisions() -> None:
+    text = (ROOT / "docs" / "decisions" / "dependencies.md").read_text()
+    for extra in (None, *PROJECT["optional-dependencies"]):
+        for requirement in requirements(extra):
+            if canonicalize_name(requirement.name) != PROJECT["name"]:
+                assert re.search(rf"\b{re.escape(requirement.name)}\b", text), requirement.name
+
+
+def test_every_page_of_the_decisions_is_listed() -> None:
+    folder = ROOT / "docs" / "decisions"
+    listed = set(re.findall(r"\]\(([a-z-]+\.md)\)", (folder / "README.md").read_text()))
+    assert listed == {path.name for path in folder.glob("*.md")} - {"README.md"}
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} -> {target}"
+
+
+@pytest.mark.parametrize("script", ["scripts/check", "scripts/test", ".ci/run"])
+def test_scripts_are_strict_and_executable(script: str) -> None:
+    path = ROOT / script
+    assert os.access(path, os.X_OK)
+    assert "set -euo pipefail" in path.read_text().splitlines()
+    subprocess.run(["bash", "-n", str(path)], check=True)
+
+
+def test_make_knows_the_targets_that_the_readme_names() -> None:
+    named = set(re.findall(r"\bmake ([a-z-]+)", (ROOT / "README.md").read_text()))
+    assert {"demo", "serve", "check", "test"} <= named
+    for target in named:
+        subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_the_licence_is_the_one_that_the_package_names() -> None:
+    assert PROJECT["license"] == "Apache-2.0"
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in text
+    assert "Version 2.0, January 2004" in text
+    assert "END OF TERMS AND CONDITIONS" in text
