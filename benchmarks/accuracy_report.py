@@ -116,7 +116,7 @@ def _notes(results: Results) -> list[str]:
         )
     if "rival" in results:
         lines.append(
-            "- Torch-Pruning: the same trained weights, the channel ratio bisected to the size; seconds are the whole "
+            "- Torch-Pruning: the same trained weights, the channel ratio searched to the size; seconds are the whole "
             "search. The best setting of each size is picked on the test images, in its favour; Taylor also uses the "
             "labels of the calibration images. " + _where(results["rival"])
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -25,9 +25,10 @@ PARITY_TOLERANCE = {"float64": 1e-4, "float32": 1e-4, "float16": 2e-2}
 another order, which costs about 1e-6; half precision rounds every value between operators to 1e-3."""
 
 PARITY_SAMPLES = 4
-AGREEMENT_MACS = 8e9  # work to spend on a network's samples: a quarter of a second or so on two cores
-AGREEMENT_SAMPLES = (16, 256)  # at least, at most
-_CHUNK_SAMPLES = 64
+AGREEMENT_SAMPLES = (4, 256)  # at least, at most
+QUICK_MACS, THOROUGH_MACS = 16e9, 128e9
+"""Work of the full network on the samples: half a second and four seconds or so on two cores."""
+
 _THREADS = 2
 
 Arrays = dict[str, Array]
@@ -47,7 +48,9 @@ class Acceptance:
     agreement: float | None
 
 
-def accept(network: IntegralNetwork, sizes: Mapping[str, int], weights: Mapping[str, Array], path: Path) -> Acceptance:
+def accept(
+    network: IntegralNetwork, sizes: Mapping[str, int], weights: Mapping[str, Array], path: Path, *, thorough: bool
+) -> Acceptance:
     """Run an artifact in ONNX Runtime on the CPU and compare.
 
     Args:
@@ -55,22 +58,22 @@ def accept(network: IntegralNetwork, sizes: Mapping[str, int], weights: Mapping[
         sizes: size of every group in the artifact.
         weights: the weights that were written.
         path: the artifact.
+        thorough: take more samples, for artifacts that took long to make anyway.
 
     Raises:
         ParityError: ONNX Runtime cannot run the file, an output is not finite, or the two differ by more than
             `PARITY_TOLERANCE`.
     """
-    samples = _samples(network)
-    session = _open(path)
-    found = _concatenated(_run_session(session, chunk) for chunk in chunks(network, samples))
-    few = {name: array[: max(PARITY_SAMPLES, fixed_batch(network) or 1)] for name, array in samples.items()}
+    samples = _samples(network, thorough=thorough)
+    found = _run_artifact(network, path, samples)
+    few = {name: array[: fixed_batch(network) or PARITY_SAMPLES] for name, array in samples.items()}
     program = Program(resize_template(network, sizes))
     expected = _run_program(network, program, weights, few)
     parity = max((_difference(name, found[name][: len(array)], array) for name, array in expected.items()), default=0.0)
     if not network.calibration:
         return Acceptance(parity, None)
     first = program.outputs[0]
-    return Acceptance(parity, agreement(_full_output(network), found[first]))
+    return Acceptance(parity, agreement(_FULL_OUTPUTS[thorough](network), found[first]))
 
 
 def _difference(name: str, found: Array, expected: Array) -> float:
@@ -98,21 +101,22 @@ def _difference(name: str, found: Array, expected: Array) -> float:
     return relative
 
 
-def _open(path: Path) -> Any:
+def _run_artifact(network: IntegralNetwork, path: Path, samples: Arrays) -> Arrays:
+    """Outputs of the artifact in ONNX Runtime, by name."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _THREADS
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.enable_cpu_mem_arena = False  # the session is used once
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises classes of its own that share no base
         raise ParityError(f"ONNX Runtime cannot load the artifact: {error}", reason=str(error)) from error
-
-
-def _run_session(session: Any, chunk: Arrays) -> Arrays:
     names = [value.name for value in session.get_outputs()]
     try:
-        return dict(zip(names, session.run(names, chunk), strict=True))
+        return _concatenated(
+            dict(zip(names, session.run(names, chunk), strict=True)) for chunk in chunks(network, samples)
+        )
     except Exception as error:  # as above
         raise ParityError(f"ONNX Runtime cannot run the artifact: {error}", reason=str(error)) from error
 
@@ -140,19 +144,20 @@ def _concatenated(parts: Iterable[Arrays]) -> Arrays:
     return {name: np.concatenate([np.atleast_1d(part[name]) for part in whole]) for name in whole[0]}
 
 
-def _samples(network: IntegralNetwork) -> Arrays:
+def _samples(network: IntegralNetwork, *, thorough: bool) -> Arrays:
     """As many calibration samples as the work allows, or a few random ones when the checkpoint keeps none."""
     if not network.calibration:
         return random_samples(network, PARITY_SAMPLES)
     least, most = AGREEMENT_SAMPLES
-    affordable = int(AGREEMENT_MACS / max(planner_of(network).full_plan().macs, 1))
+    work = THOROUGH_MACS if thorough else QUICK_MACS
+    affordable = int(work / max(planner_of(network).full_plan().macs, 1))
     return first_samples(network, min(max(affordable, least), most))
 
 
-def _compute_full_output(network: IntegralNetwork) -> Array:
+def _full_output(network: IntegralNetwork, *, thorough: bool) -> Array:
+    """First output of the full network on its samples."""
     program = Program(resize_template(network, network.structure.full_sizes()))
-    return _run_program(network, program, network.weights, _samples(network))[program.outputs[0]]
+    return _run_program(network, program, network.weights, _samples(network, thorough=thorough))[program.outputs[0]]
 
 
-_full_output = PerNetwork(_compute_full_output)
-"""First output of the full network on its samples."""
+_FULL_OUTPUTS = {thorough: PerNetwork(partial(_full_output, thorough=thorough)) for thorough in (False, True)}

@@ -94,7 +94,7 @@ def load_checkpoint(path: str | Path, *, verify: bool = True) -> IntegralNetwork
     parts = _split_parts(path, content.tensors)
     try:
         network = IntegralNetwork(
-            name=str(header["name"]),
+            name=header["name"],
             template=_template(content.tensors, header),
             weights=_ordered(parts["weights"], [name for name, _, _ in header["weights"]]),
             structure=structure_from_json(header["structure"]),

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from inn_core.calibration import LEVELS, levels_name
 from inn_core.cost import CostModel
 from inn_core.errors import InnError, InvalidWeightsError
 from inn_core.graph.axis import Axis, axis_groups, axis_size
@@ -37,9 +38,10 @@ def check_network(network: IntegralNetwork, *, finite: bool = True) -> None:
         InconsistentNetworkError: what does not fit, in words.
         InvalidWeightsError: a weight holds NaN or infinity.
     """
-    if not NAME_PATTERN.fullmatch(network.name):
+    if not isinstance(network.name, str) or not NAME_PATTERN.fullmatch(network.name):
         raise InconsistentNetworkError(f"the name {network.name!r} does not match {NAME_PATTERN.pattern}")
     _check_graph(network)
+    _check_inputs(network)
     _check_groups(network.structure)
     _check_weights(network, finite=finite)
     _check_orders_and_curves(network)
@@ -77,6 +79,22 @@ def _check_graph(network: IntegralNetwork) -> None:
     missing = next((value.name for value in graph.output if value.name not in known), None)
     if missing is not None:
         raise InconsistentNetworkError(f"graph output '{missing}' is written by no node")
+
+
+def _check_inputs(network: IntegralNetwork) -> None:
+    """The axes of every graph input are known, never change, and agree with what the graph declares."""
+    for value in network.template.model.graph.input:
+        axes = network.structure.values.get(value.name)
+        if axes is None or any(axis_groups(axis) for axis in axes):
+            raise InconsistentNetworkError(f"the axes of graph input '{value.name}' are unknown or not fixed")
+        declared = value.type.tensor_type.shape.dim
+        sizes = [axis_size(axis, {}) for axis in axes]
+        fits = len(declared) == len(sizes) and all(
+            not axis.HasField("dim_value") or axis.dim_value == size
+            for axis, size in zip(list(declared)[1:], sizes[1:], strict=True)
+        )
+        if not fits:
+            raise InconsistentNetworkError(f"graph input '{value.name}' declares another shape than its axes {sizes}")
 
 
 def _define(name: str, known: set[str]) -> None:
@@ -144,7 +162,7 @@ def _check_orders_and_curves(network: IntegralNetwork) -> None:
     _check_keys("curves", network.curves, names)
     for group in groups:
         order, curve = network.orders[group.name], network.curves[group.name]
-        if order.dtype != np.int64 or not np.array_equal(np.sort(order, axis=None), np.arange(group.size)):
+        if order.dtype != np.int64 or order.ndim != 1 or not np.array_equal(np.sort(order), np.arange(group.size)):
             raise InconsistentNetworkError(
                 f"the order of group '{group.name}' is no permutation of {group.size} channels"
             )
@@ -175,8 +193,19 @@ def _check_calibration(network: IntegralNetwork) -> None:
             f"calibration inputs have {sorted(counts)} samples; all must have the same number"
         )
     for name, array in samples.items():
+        axes = network.structure.values[name]
+        if array.shape[1:] != tuple(axis_size(axis, {}) for axis in axes[1:]):
+            raise InconsistentNetworkError(
+                f"calibration input '{name}' has shape {array.shape}, unlike the graph input"
+            )
         if not _is_finite(array):
             raise InconsistentNetworkError(f"calibration input '{name}' holds NaN or infinity")
+        levels = network.statistics.get(levels_name(name))
+        if levels is None:
+            continue
+        rows = {1, array.shape[1] if array.ndim > 1 else 1}
+        if array.dtype != np.uint8 or levels.ndim != 2 or levels.shape[1] != LEVELS or levels.shape[0] not in rows:
+            raise InconsistentNetworkError(f"the levels of calibration input '{name}' do not fit its samples")
 
 
 def _is_finite(array: Array) -> bool:

@@ -18,6 +18,7 @@ from inn_core.wire import graph_head, initializer_head
 Unit = Literal["params", "macs", "bytes"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
 IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,9 @@ class CostModel:
         """
         return self.polynomials[unit].values(sizes)
 
-    def savings(self, unit: Unit, sizes: IntArray) -> IntArray:
+    def savings(self, unit: Unit, sizes: IntArray) -> FloatArray:
         """What each group alone would save by giving up one channel; `sizes` and result have shape `(n_groups,)`."""
-        return self.polynomials[unit].savings(sizes)
+        return -np.rint(self.polynomials[unit].changes(sizes, np.full((len(sizes), 1), -1))[:, 0])
 
     def full(self) -> IntArray:
         """Full sizes, shape `(n_groups,)`."""

@@ -195,3 +195,21 @@ class ExecutionError(InnError, RuntimeError):
             operator=operator,
             shapes=list(shapes),
         )
+
+
+class DeviceError(InnError, ValueError):
+    """The device is unknown or not on this machine."""
+
+    code = "device-unavailable"
+
+
+class InvalidNameError(InnError, ValueError):
+    """A network's name does not match the pattern of names."""
+
+    code = "invalid-name"
+
+
+class InvalidModuleError(InnError, ValueError):
+    """A `package.module:factory` cannot be loaded, called or exported to ONNX."""
+
+    code = "invalid-module"

@@ -14,16 +14,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from inn_core.discretize import discretize
 from numpy.typing import NDArray
 from onnx import helper
 
+from inn_core.calibration import calibration_samples
+from inn_core.discretize import discretize
+from inn_core.engine import choose_device, chunk_samples
 from inn_core.errors import InvalidEvaluationError, MissingPackageError
 from inn_core.files import written_aside
 from inn_core.graph.program import Program
 from inn_core.network import Array, IntegralNetwork
 from inn_core.plan import Budget, Plan, choose_plan, feasible_range
-from inn_core.progress import Progress, no_progress
+from inn_core.progress import Progress, no_progress, scaled
 from inn_core.resize import resize_template
 
 DEFAULT_POINTS = 10
@@ -31,8 +33,6 @@ LABELS = "labels"
 """Name of the array of evaluation data that holds the classes; it is no graph input."""
 
 PLOT_ENDINGS = (".png", ".svg", ".pdf")
-
-_BATCH_SAMPLES = 256
 
 
 def curve(
@@ -73,19 +73,21 @@ def curve(
     labels = _checked_labels(data, n_samples)
     smallest, largest = feasible_range(network, "params")
     targets = list(params) if params is not None else spaced_targets(smallest, largest)
-    place = _pick_device(device)
+    place = choose_device(device)
 
     report("full network", 0.0)
     full_plan = choose_plan(network, Budget("params", largest))
     full_output = _run(network, full_plan, network.weights, samples, place)
     points: list[dict[str, Any]] = []
     for index, target in enumerate(targets):
-        report(f"{target:,} parameters", (index + 1) / (len(targets) + 1))
+        start, end = ((index + step) / (len(targets) + 1) for step in (1, 2))
+        report(f"{target:,} parameters", start)
         started = time.perf_counter()
         plan = choose_plan(network, Budget("params", target))
         weights = network.weights
         if not plan.full_size:
-            weights = discretize(network, plan, quality=quality, device=device).weights
+            inner = scaled(report, start, end)
+            weights = discretize(network, plan, quality=quality, device=device, progress=inner).weights
         seconds = time.perf_counter() - started
         output = full_output if plan.full_size else _run(network, plan, weights, samples, place)
         points.append(_point(plan, output, full_output, labels, seconds))
@@ -191,15 +193,13 @@ def _run(
     """First output of one size on all samples, shape `(n, …)`."""
     program = Program(resize_template(network, plan.sizes), device=device)
     tensors = {name: torch.as_tensor(np.array(value), device=device) for name, value in weights.items()}
-    n_samples = len(next(iter(samples.values())))
+    step = chunk_samples(network.structure)
+    count = len(next(iter(samples.values())))
     outputs = []
     with torch.inference_mode():
-        for start in range(0, n_samples, _BATCH_SAMPLES):
-            batch = {
-                name: torch.from_numpy(np.ascontiguousarray(value[start : start + _BATCH_SAMPLES]))
-                for name, value in samples.items()
-            }
-            outputs.append(program.run(tensors, batch)[program.outputs[0]].cpu().numpy())
+        for start in range(0, count, step):
+            chunk = {name: torch.from_numpy(np.array(value[start : start + step])) for name, value in samples.items()}
+            outputs.append(program.run(tensors, chunk)[program.outputs[0]].cpu().numpy())
     return np.concatenate(outputs)
 
 
@@ -209,7 +209,7 @@ def _declared_shape(value: Any) -> tuple[int, ...]:
 
 
 def _checked_samples(network: IntegralNetwork, data: Mapping[str, Array] | None) -> dict[str, Array]:
-    source = network.calibration if data is None else data
+    source = calibration_samples(network) if data is None else data
     if data is None and not source:
         raise InvalidEvaluationError(
             f"checkpoint '{network.name}' keeps no samples; give evaluation data with one array per graph input"
@@ -258,9 +258,3 @@ def _checked_labels(data: Mapping[str, Array] | None, n_samples: int) -> NDArray
             shape=list(labels.shape),
         )
     return labels.astype(np.int64)
-
-
-def _pick_device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)

@@ -113,7 +113,7 @@ def export_artifact(
             report("verify", _WRITTEN)
             from inn_core.acceptance import accept  # brings PyTorch and ONNX Runtime, which planning does without
 
-            acceptance = accept(network, plan.sizes, weights, aside)
+            acceptance = accept(network, plan.sizes, weights, aside, thorough=quality == "refined")
             parity, agreement = acceptance.parity, acceptance.agreement
         clock.lap("verify")
         os.replace(aside, path)

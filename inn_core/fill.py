@@ -23,6 +23,8 @@ REACH = 4  # largest change of one group, in rungs
 TOLERATED_GAP = 2.5e-3  # of the cost; below it a plan with more predicted damage is not worth the budget it uses
 TOLERATED_GAP_MULTIPLES = 1.9e-2  # the same where sizes are multiples: exchanges are coarser and cost more
 MAX_MOVES = 24_000
+SHARE_OF_PAIRS = 0.7  # of the moves; the rest is for triples
+MAX_GROUPS_FOR_TRIPLES = 48  # with more groups pairs are plenty
 GRID = 5e-4  # relative width of a cost bucket, in which only the least damaging plans are looked at
 _FINALISTS = 4  # of them
 
@@ -43,28 +45,37 @@ class Moves:
 
 
 def list_moves(n_groups: int) -> Moves:
-    """Every exchange of one, two and three groups, with a reach that keeps the list within its limit."""
-    groups: list[IntArray] = []
-    changes: list[IntArray] = []
+    """Exchanges of one, two and three groups, at most `MAX_MOVES`.
+
+    Few groups move far, many groups by one rung; of very many pairs an evenly spaced part is listed.
+    """
+    groups = [np.zeros((0, 3), dtype=np.int64)]
+    changes = [np.zeros((0, 3), dtype=np.int64)]
     room = MAX_MOVES
-    for n_parts, shares in ((1, 1.0), (2, 0.7), (3, 1.0)):
-        subsets = np.array(list(combinations(range(n_groups), n_parts)) if n_parts < 3 or n_groups <= 48 else [])
+    for n_parts, share in ((1, 1.0), (2, SHARE_OF_PAIRS), (3, 1.0)):
+        subsets = _subsets(n_groups, n_parts)
         if len(subsets) == 0:
             continue
-        limit = int(room * shares)
-        reach = next((r for r in range(REACH, 0, -1) if len(subsets) * (2 * r) ** n_parts <= limit), 1)
+        limit = max(int(room * share), 1)
+        reach = next((r for r in range(REACH, 1, -1) if len(subsets) * (2 * r) ** n_parts <= limit), 1)
         steps = np.array(list(product([d for d in range(-reach, reach + 1) if d], repeat=n_parts)))
-        if n_parts == 3:  # pairs reach farther with the same direction; a third group is for fine corrections
+        if n_parts == 3:  # a third group corrects an exchange; three in one direction are a step of the path
             steps = steps[(steps.min(axis=1) < 0) & (steps.max(axis=1) > 0)]
-        subsets = subsets[:: -(-len(subsets) * len(steps) // max(limit, 1))]
-        part_groups = np.repeat(subsets, len(steps), axis=0)
-        part_changes = np.tile(steps, (len(subsets), 1))
-        room -= len(part_groups)
-        groups.append(_padded(part_groups, n_groups))
-        changes.append(_padded(part_changes, 0))
-    all_groups = np.concatenate(groups) if groups else np.zeros((0, 3), dtype=np.int64)
-    all_changes = np.concatenate(changes) if changes else np.zeros((0, 3), dtype=np.int64)
+        subsets = subsets[:: -(-len(subsets) * len(steps) // limit)]
+        room -= len(subsets) * len(steps)
+        groups.append(_padded(np.repeat(subsets, len(steps), axis=0), n_groups))
+        changes.append(_padded(np.tile(steps, (len(subsets), 1)), 0))
+    all_groups, all_changes = np.concatenate(groups), np.concatenate(changes)
     return Moves(all_groups * (2 * REACH + 1) + all_changes + REACH, all_groups, all_changes)
+
+
+def _subsets(n_groups: int, n_parts: int) -> IntArray:
+    if n_parts == 1:
+        return np.arange(n_groups, dtype=np.int64)[:, None]
+    if n_parts == 2:
+        return np.stack(np.triu_indices(n_groups, 1), axis=1).astype(np.int64)
+    few = n_groups <= MAX_GROUPS_FOR_TRIPLES
+    return np.array(list(combinations(range(n_groups), 3)) if few else [], dtype=np.int64)
 
 
 def _padded(array: IntArray, value: int) -> IntArray:
@@ -160,7 +171,7 @@ def _estimate(
     The cost is exact where it holds products of at most two groups, and close elsewhere.
     """
     n_groups = len(base)
-    cost_table, size_table, damage_table = _tables(base, sizes, low, cost, unit, ladders, damages)
+    cost_table, size_table, damage_table = _tables(base, sizes, cost, unit, ladders, damages)
     mixed = np.zeros((n_groups + 1, n_groups + 1))
     mixed[:n_groups, :n_groups] = cost.polynomials[unit].interactions(sizes)
     cells, groups = moves.cells, moves.groups
@@ -184,7 +195,6 @@ def _estimate(
 def _tables(
     base: IntArray,
     sizes: IntArray,
-    low: int,
     cost: CostModel,
     unit: Unit,
     ladders: Ladders,
@@ -198,10 +208,7 @@ def _tables(
     target = np.where(exists, target, base[:, None])
     rows = np.arange(n_groups)[:, None]
     size_change = ladders.sizes[rows, target] - sizes[:, None]
-    single = np.repeat(sizes[None, :], n_groups * len(reach), axis=0)
-    single[np.arange(len(single)), np.repeat(np.arange(n_groups), len(reach))] += size_change.reshape(-1)
-    cost_change = (cost.evaluate(unit, single) - low).reshape(n_groups, len(reach)).astype(np.float64)
-    cost_change[~exists] = np.inf
+    cost_change = np.where(exists, cost.polynomials[unit].changes(sizes, size_change), np.inf)
     damage_change = damages[rows, target] - damages[rows, base[:, None]]
     zeros = np.zeros((1, len(reach)))
     return (

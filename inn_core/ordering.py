@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from inn_core.graph.axis import Axis
+from inn_core.graph.axis import Axis, axis_groups
 from inn_core.linear import weight_matrix
 from inn_core.network import Structure
-from inn_core.statistics import PointStatistics
+from inn_core.statistics import PointStatistics, channel_axis
 
 RELATIVE_ZERO = 1e-10  # variance below this share of the largest is rounding
 
@@ -55,21 +55,24 @@ def group_demands(
     demands: dict[str, list[Demand]] = {group.name: [] for group in structure.groups}
     full = structure.full_sizes()
     for point in points:
-        node, data_axes = point.entry.node, structure.values[point.entry.data]
-        matrix = weight_matrix(node, weights[point.entry.weight]).double()
-        blocks, n_outputs, _ = matrix.shape
-        if blocks > 1:
+        matrix = weight_matrix(point.entry.node, weights[point.entry.weight]).double()
+        if matrix.shape[0] > 1:
             continue  # grouped and depthwise nodes pass channels on; their consumers judge them
-        axis = data_axes[-1] if node.operator in ("Gemm", "MatMul") else data_axes[1]
-        channels = point.covariance.shape[0]
-        weighted = matrix[0].reshape(n_outputs, channels, -1) * point.fisher.sqrt()[:, None, None]
+        outer, units, inner = point.layout
+        weighted = matrix[0].reshape(matrix.shape[1], outer, units, -1) * point.fisher.sqrt()[:, None, None, None]
+        axis = channel_axis(structure, point.entry)
+        if (outer, inner) != (1, 1):
+            part = weighted.transpose(0, 2).reshape(units, -1)
+            (name,) = axis_groups(axis)
+            demands[name].append(Demand(point.covariance, part @ part.T))
+            continue
         for name, rows in _occurrences(axis, full):
             size = rows.shape[1]
             covariance = torch.zeros(size, size, dtype=torch.float64)
             weighting = torch.zeros(size, size, dtype=torch.float64)
             for row in torch.from_numpy(rows):
                 covariance += point.covariance[row][:, row] / len(rows)
-                part = weighted[:, row].transpose(0, 1).reshape(size, -1)
+                part = weighted[:, 0, row].transpose(0, 1).reshape(size, -1)
                 weighting += part @ part.T
             demands[name].append(Demand(covariance, weighting))
     return demands

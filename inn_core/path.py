@@ -93,7 +93,7 @@ def _descend_(
     slope = np.array([s[0] if len(s) else np.inf for s in slopes])
     for _ in range(int((start - target).sum())):
         saving = cost.savings(unit, sizes)
-        ratio = np.where(saving > 0, slope / np.maximum(saving, 1), np.inf)
+        ratio = np.divide(slope, saving, out=np.full(len(slope), np.inf), where=saving > 0)
         open_groups = sizes > target
         least = ratio[open_groups].min()
         share = np.where(open_groups & (ratio <= least), (sizes - target) / span, -1.0)

@@ -63,25 +63,28 @@ class Polynomial:
         values: IntArray = result.astype(np.int64) + self.constant
         return values
 
-    def savings(self, sizes: IntArray) -> IntArray:
-        """How much the value falls when one group alone becomes smaller by one.
+    def changes(self, sizes: IntArray, steps: IntArray) -> NDArray[np.float64]:
+        """How much the value changes when one group alone changes its size.
 
         Args:
             sizes: shape `(n_groups,)`, each at least 1.
+            steps: what is added to the size of each group, shape `(n_groups, n_steps)`.
 
         Returns:
-            Shape `(n_groups,)`, none negative.
+            Shape of `steps`. Exact without products of three groups and more, else to float64's precision.
         """
-        s = sizes.astype(self.linear.dtype, copy=False)
-        diagonal = self.quadratic.diagonal()
-        result = self.linear + self.quadratic @ s + s @ self.quadratic - diagonal
-        if self.higher:
-            smaller = s[None, :] - np.eye(len(s), dtype=s.dtype)
-            for columns, coefficients in self.higher:
-                result = result + s[columns].prod(axis=1) @ coefficients
-                result = result - smaller[:, columns].prod(axis=2) @ coefficients
-        saved: IntArray = result.astype(np.int64)
-        return saved
+        s, d = sizes.astype(np.float64), steps.astype(np.float64)
+        slope = self.linear + self.quadratic @ s + s @ self.quadratic
+        result = slope[:, None] * d + self.quadratic.diagonal()[:, None] * d * d
+        for columns, coefficients in self.higher:
+            values = s[columns].prod(axis=1) * coefficients
+            # A group that occurs n times in a product is met n times here, and each time adds one n-th.
+            times = (columns[:, :, None] == columns[:, None, :]).sum(axis=2)
+            ratio = 1.0 + d / s[:, None]  # shape: (n_groups, n_steps)
+            for position in range(columns.shape[1]):
+                group, n = columns[:, position], times[:, position, None]
+                np.add.at(result, group, values[:, None] * (ratio[group] ** n - 1.0) / n)
+        return np.asarray(result, dtype=np.float64)
 
     def interactions(self, sizes: IntArray) -> NDArray[np.float64]:
         """Mixed second derivatives at one plan, shape `(n_groups, n_groups)`, symmetric with a zero diagonal."""

@@ -8,10 +8,13 @@ from inn_core.network import IntegralNetwork
 QUALITIES = ("refined", "instant")
 """`refined` fits every size to the calibration samples; `instant` is a closed form from stored statistics."""
 
+FIRST_KNOT = "instant/0/sizes"
+"""The statistic that every checkpoint with the knots of `inn_core.instant` keeps."""
+
 
 def available_qualities(network: IntegralNetwork) -> list[str]:
     """Qualities that this network can be exported in, the default first."""
-    needed = {"refined": network.calibration, "instant": network.statistics}
+    needed = {"refined": bool(network.calibration), "instant": FIRST_KNOT in network.statistics}
     return [quality for quality in QUALITIES if needed[quality]]
 
 
@@ -25,5 +28,5 @@ def check_quality(network: IntegralNetwork, quality: str) -> None:
     elif quality == "refined":
         reason = f"checkpoint '{network.name}' keeps no calibration samples"
     else:
-        reason = f"checkpoint '{network.name}' keeps no statistics"
+        reason = f"checkpoint '{network.name}' keeps no knots"
     raise QualityUnavailableError(quality, available, reason)

@@ -51,10 +51,11 @@ def _set_constants(graph: onnx.GraphProto, structure: Structure, sizes: Mapping[
         array = numpy_helper.to_array(initializer).copy()
         flat = array.reshape(-1)
         for position, value in wanted.items():
-            if not 0 <= position < flat.size or not np.issubdtype(flat.dtype, np.integer):
+            fits = 0 <= position < flat.size and np.issubdtype(flat.dtype, np.integer)
+            if not fits or value > np.iinfo(flat.dtype).max:
                 raise InvalidOnnxError(
                     f"constant '{initializer.name}' holds {flat.size} values of {flat.dtype}, "
-                    f"but a size belongs at position {position}; import the network again",
+                    f"but the size {value} belongs at position {position}; import the network again",
                     initializer=initializer.name,
                 )
             flat[position] = value
@@ -78,7 +79,13 @@ def _set_attributes(graph: onnx.GraphProto, structure: Structure, sizes: Mapping
                 f"a size belongs to node '{attribute.node}', which the template lacks; import the network again",
                 node=attribute.node,
             )
-        value = helper.make_attribute(attribute.attribute, axis_size(attribute.axis, sizes))
+        size = axis_size(attribute.axis, sizes)
+        if size > np.iinfo(np.int64).max:
+            raise InvalidOnnxError(
+                f"attribute '{attribute.attribute}' of node '{node.name}' would be {size}; import the network again",
+                node=node.name,
+            )
+        value = helper.make_attribute(attribute.attribute, size)
         found = next((a for a in node.attribute if a.name == attribute.attribute), None)
         if found is None:
             node.attribute.append(value)

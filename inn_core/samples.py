@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from onnx import helper
 
+from inn_core.calibration import calibration_samples
 from inn_core.graph.axis import axis_size
 from inn_core.network import Array, IntegralNetwork
 
@@ -23,7 +24,7 @@ def first_samples(network: IntegralNetwork, count: int) -> dict[str, Array]:
     """
     kept = min(len(array) for array in network.calibration.values())
     positions = np.arange(_whole_batches(network, min(count, kept))) % kept
-    return {name: network.calibration[name][positions].astype(dtype) for name, dtype in _dtypes(network).items()}
+    return calibration_samples(network, positions)
 
 
 def random_samples(network: IntegralNetwork, count: int) -> dict[str, Array]:

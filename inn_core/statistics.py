@@ -6,14 +6,17 @@ and the Fisher information of its outputs: how much the divergence of the networ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from inn_core.divergence import OutputKind, log_probabilities, output_kind
+from inn_core.graph.axis import Axis, axis_groups, axis_size
 from inn_core.graph.program import Program
 from inn_core.linear import LinearNode, linear_nodes
+from inn_core.network import Structure
 from inn_core.progress import Progress, no_progress
 
 Chunk = Mapping[str, torch.Tensor]
@@ -25,16 +28,25 @@ class PointStatistics:
 
     Attributes:
         entry: the node.
-        mean: mean of each input channel, shape `(channels,)`, float64.
-        covariance: of the input channels, shape `(channels, channels)`, float64.
+        layout: `(outer, units, inner)`: how the input axis is read. Where one group is a factor among fixed ones
+            (a flattened map), units are the group's channels and statistics are pooled over the other factors;
+            otherwise units are the whole axis.
+        mean: mean of each unit, shape `(units,)`, float64.
+        covariance: of the units, shape `(units, units)`, float64.
         fisher: mean over samples of the summed squared gradient of the divergence at each output channel, shape
-            `(outputs,)`: half of it times a mean squared error is the divergence that the error causes, to second order.
+            `(outputs,)`, or empty when not asked for: half of it times a mean squared error is the divergence that the error causes, to second order.
     """
 
     entry: LinearNode
+    layout: tuple[int, int, int]
     mean: torch.Tensor
     covariance: torch.Tensor
     fisher: torch.Tensor
+
+
+def channel_axis(structure: Structure, entry: LinearNode) -> Axis:
+    """The axis of a linear node's input that is contracted with the weight."""
+    return structure.values[entry.data][-1 if entry.node.operator in ("Gemm", "MatMul") else 1]
 
 
 def output_kinds(program: Program, outputs: Mapping[str, torch.Tensor]) -> dict[str, OutputKind]:
@@ -47,8 +59,21 @@ def output_kinds(program: Program, outputs: Mapping[str, torch.Tensor]) -> dict[
     }
 
 
+def axis_layout(axis: Axis, full: Mapping[str, int]) -> tuple[int, int, int]:
+    """`(outer, units, inner)` of an axis: a single segment with one group is read by that group, all else whole."""
+    if len(axis) == 1 and len(axis_groups(axis)) == 1:
+        (segment,) = axis
+        place = next(i for i, item in enumerate(segment) if isinstance(item, str))
+        outer = math.prod(item for item in segment[:place] if isinstance(item, int))
+        inner = math.prod(item for item in segment[place + 1 :] if isinstance(item, int))
+        if sum(isinstance(item, str) for item in segment) == 1:
+            return outer, axis_size(((segment[place],),), full), inner
+    return 1, axis_size(axis, full), 1
+
+
 class _Sums:
-    def __init__(self) -> None:
+    def __init__(self, layout: tuple[int, int, int]) -> None:
+        self.layout = layout
         self.rows = 0
         self.total: torch.Tensor | float = 0.0
         self.product: torch.Tensor | float = 0.0
@@ -58,36 +83,41 @@ class _Sums:
 
 def collect_statistics(
     program: Program,
+    structure: Structure,
     weights: Mapping[str, torch.Tensor],
     chunks: Sequence[Chunk],
     *,
+    fisher: bool = True,
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> list[PointStatistics]:
     """Statistics of every linear node, in the order of the program.
 
     Args:
+        structure: of the program's template.
         chunks: calibration samples by graph input, a few hundred samples a chunk.
+        fisher: also run backwards; without it the Fisher information is zero.
         seed: draws the targets of the Fisher information.
     """
     entries = linear_nodes(program.nodes, weights)
-    sums = {entry.index: _Sums() for entry in entries}
+    full = structure.full_sizes()
+    sums = {e.index: _Sums(axis_layout(channel_axis(structure, e), full)) for e in entries}
     generator = torch.Generator().manual_seed(seed)
     samples = 0
     for number, chunk in enumerate(chunks):
         samples += len(next(iter(chunk.values())))
-        _add_chunk(program, weights, chunk, entries, sums, generator)
+        _add_chunk(program, weights, chunk, entries, sums, generator if fisher else None)
         progress("statistics", (number + 1) / len(chunks))
     result = []
     for entry in entries:
         s = sums[entry.index]
         assert isinstance(s.total, torch.Tensor)
         assert isinstance(s.product, torch.Tensor)
-        assert isinstance(s.fisher, torch.Tensor)
+        information = s.fisher / samples if isinstance(s.fisher, torch.Tensor) else torch.zeros(0)
         assert s.shift is not None
         mean = s.total / s.rows
         covariance = s.product / s.rows - torch.outer(mean, mean)
-        result.append(PointStatistics(entry, mean + s.shift.double(), covariance, s.fisher / samples))
+        result.append(PointStatistics(entry, s.layout, mean + s.shift.double(), covariance, information))
     return result
 
 
@@ -97,23 +127,26 @@ def _add_chunk(
     chunk: Chunk,
     entries: Sequence[LinearNode],
     sums: Mapping[int, _Sums],
-    generator: torch.Generator,
+    generator: torch.Generator | None,
 ) -> None:
     by_index = {entry.index: entry for entry in entries}
     environment = program.begin(chunk)
     written: dict[int, torch.Tensor] = {}
-    with torch.enable_grad():
+    with torch.set_grad_enabled(generator is not None):
         for index in range(len(program.nodes)):
             program.step(index, environment, weights)
             entry = by_index.get(index)
             if entry is not None:
                 _add_inputs(sums[index], environment[entry.data].detach(), entry)
+            if entry is not None and generator is not None:
                 output = environment[entry.output]
                 if not output.requires_grad:
                     environment[entry.output] = output = output.detach().requires_grad_()
                 output.retain_grad()
                 written[index] = output
             program.release(index, environment)
+        if generator is None:
+            return
         outputs = {name: environment[name] for name in program.outputs}
         loss = _sampled_loss(outputs, output_kinds(program, outputs), generator)
         if loss.requires_grad:
@@ -127,7 +160,7 @@ def _add_chunk(
 
 def _add_inputs(s: _Sums, data: torch.Tensor, entry: LinearNode) -> None:
     axis = data.ndim - 1 if entry.node.operator in ("Gemm", "MatMul") else 1
-    rows = data.movedim(axis, -1).reshape(-1, data.shape[axis])
+    rows = data.movedim(axis, -1).reshape(-1, *s.layout).transpose(2, 3).reshape(-1, s.layout[1])
     if s.shift is None:
         s.shift = rows.mean(0)
     rows = rows - s.shift

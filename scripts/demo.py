@@ -119,8 +119,8 @@ def export(client: httpx.Client, target: int, report: Progress) -> dict[str, Any
 def infer(client: httpx.Client, target: int, images: NDArray[np.float32]) -> list[list[float]]:
     """POST /infer with images, shape `(n, 1, 28, 28)`; returns their logits, shape `(n, 10)`."""
     request = {"model": MODEL, "target_params": target, "inputs": {"image": images.tolist()}}
-    outputs: dict[str, list[list[float]]] = client.post("/infer", json=request).raise_for_status().json()["outputs"]
-    return outputs["logits"]
+    logits: list[list[float]] = client.post("/infer", json=request).raise_for_status().json()["outputs"]["logits"]
+    return logits
 
 
 def print_rows(rows: list[Row], labels: NDArray[np.int64]) -> None:

@@ -1,4 +1,4 @@
-"""README.md as a new user reads it: its blocks run one by one against a hub, its table of settings is the current one."""
+"""README.md as a new user reads it: its blocks run one by one against a hub, its table of settings is up to date."""
 
 import json
 import re

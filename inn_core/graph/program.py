@@ -19,9 +19,10 @@ from onnx import TensorProto
 from torch import Tensor
 
 from inn_core.errors import ExecutionError, InnError, InvalidInputError, InvalidOnnxError, UnsupportedOperatorError
+from inn_core.graph.inputs import check_inputs
 from inn_core.graph.node import Node, read_nodes
 from inn_core.graph.operators import OPERATORS, Operator
-from inn_core.graph.operators.dtypes import DTYPES, FLOAT_TYPES, tensor_from_proto, type_name
+from inn_core.graph.operators.dtypes import DTYPES, FLOAT_TYPES, tensor_from_proto
 
 MINIMUM_OPSET = 7
 """Before it, element-wise operators have a broadcasting of their own."""
@@ -140,16 +141,7 @@ class Program:
 
     def begin(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A fresh environment with the checked graph inputs, on the program's device."""
-        unknown = sorted(set(inputs) - set(self.inputs))
-        missing = [name for name in self.inputs if name not in inputs]
-        if unknown or missing:
-            raise InvalidInputError(
-                f"the graph reads {_listed(self.inputs)}; missing: {_listed(missing)}, unknown: {_listed(unknown)}",
-                missing=missing,
-                unknown=unknown,
-            )
-        for name in self.inputs:
-            _check_input(self._inputs[name], inputs[name])
+        check_inputs(self._inputs, inputs)
         return {name: tensor if (tensor := inputs[name]).is_meta else tensor.to(self.device) for name in self.inputs}
 
     def step(self, index: int, environment: MutableMapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
@@ -326,7 +318,6 @@ def _initializers(graph: onnx.GraphProto, device: torch.device) -> dict[str, Ten
     return {
         proto.name: tensor_from_proto(proto, device if proto.data_type in FLOAT_TYPES else "cpu")
         for proto in graph.initializer
-        if proto.data_type != TensorProto.STRING
     }
 
 
@@ -334,28 +325,6 @@ def _folded(node: Node, operator: Operator, opset: int, device: torch.device) ->
     (value,) = operator(node, (), opset)
     assert value is not None
     return value.to(device) if value.is_floating_point() else value
-
-
-def _check_input(declared: onnx.ValueInfoProto, tensor: Tensor) -> None:
-    kind = declared.type.tensor_type
-    expected = DTYPES.get(kind.elem_type)
-    fits = tensor.dtype == expected or (kind.elem_type in FLOAT_TYPES and tensor.is_floating_point())
-    if not fits:
-        raise InvalidInputError(
-            f"graph input '{declared.name}' has element type {type_name(kind.elem_type)}, found {tensor.dtype}; "
-            f"convert it{f' with .to({expected})' if expected else ' or export the model with a known type'}",
-            input=declared.name,
-        )
-    if kind.HasField("shape") and len(kind.shape.dim) != tensor.dim():
-        sizes = [dim.dim_param or dim.dim_value or "?" for dim in kind.shape.dim]
-        raise InvalidInputError(
-            f"graph input '{declared.name}' has {len(sizes)} axes {sizes}, found shape {list(tensor.shape)}",
-            input=declared.name,
-        )
-
-
-def _listed(names: Collection[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names) or "none"
 
 
 def _first_line(exc: BaseException) -> str:

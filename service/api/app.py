@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from service.api.hub import open_hub
 from service.api.routes import OPERATIONS
 from service.api.schemas import SCHEMAS
 from service.settings import ApiSettings
-from service.web.docs import docs_page
+from service.web.docs import docs_page, docs_response
 from service.web.handlers import install_problem_handlers
 from service.web.metrics import Metrics, version
 from service.web.middleware import RequestMiddleware
@@ -59,7 +60,8 @@ def create_app(
     app.router.routes[:0] = [operation.route() for operation in OPERATIONS]
     document = _document(app)
     app.add_route("/openapi.json", lambda request: _json(document), include_in_schema=False)
-    app.add_route("/docs", lambda request: docs_page(document), include_in_schema=False)
+    page = functools.cache(lambda: docs_page(document))
+    app.add_route("/docs", lambda request: docs_response(page()), include_in_schema=False)
     install_problem_handlers(app)
     app.add_middleware(RequestMiddleware, metrics=counted)
     return app

@@ -43,8 +43,10 @@ class SizeRequest(BaseModel):
         None, ge=1, le=LARGEST_TARGET, description="Most multiply-accumulates for one sample."
     )
     target_bytes: int | None = Field(None, ge=1, le=LARGEST_TARGET, description="Most bytes of the ONNX file.")
-    quality: Quality = Field(
-        "refined", description="`refined` fits weights with calibration samples, `instant` takes milliseconds."
+    quality: Quality | None = Field(
+        None,
+        description="`refined` fits weights with calibration samples, `instant` takes milliseconds; the best that the "
+        "checkpoint offers when not given.",
     )
     multiple_of: int = Field(1, ge=1, le=LARGEST_MULTIPLE, description="Make group sizes multiples of this.")
     wait_seconds: float | None = Field(
@@ -77,17 +79,24 @@ class SizeRequest(BaseModel):
             )
         return request
 
-    def export_request(self, *, full_params: int) -> ExportRequest:
+    def export_request(self, description: Mapping[str, Any]) -> ExportRequest:
         """The export that is asked for.
 
         Args:
-            full_params: parameters of the whole network, the budget when no target is given.
+            description: of the model: `feasible`, for the full size when no target is given, and `qualities`.
         """
+        quality = self.quality or default_quality(description)
         for unit in UNITS:
             value = getattr(self, f"target_{unit}")
             if value is not None:
-                return ExportRequest(self.model, unit, value, self.quality, self.multiple_of)
-        return ExportRequest(self.model, "params", full_params, self.quality, self.multiple_of)
+                return ExportRequest(self.model, unit, value, quality, self.multiple_of)
+        return ExportRequest(self.model, "params", _full_params(description), quality, self.multiple_of)
+
+
+def default_quality(description: Mapping[str, Any]) -> str:
+    """The best quality that a model offers: `refined`, unless its checkpoint keeps no samples."""
+    offered = description.get("qualities")
+    return str(offered[0]) if isinstance(offered, list) and offered else QUALITIES[0]
 
 
 class ExportBody(SizeRequest):
@@ -123,6 +132,12 @@ def wait_seconds(request: SizeRequest | None, prefer: str | None, default: float
         if "respond-async" in prefer:
             return 0.0
     return default
+
+
+def _full_params(description: Mapping[str, Any]) -> int:
+    feasible = description.get("feasible")
+    full = feasible.get("max") if isinstance(feasible, dict) else None
+    return full if isinstance(full, int) else LARGEST_TARGET  # a target above the largest size means the full network
 
 
 def _translated(error: ValidationError, body: type[BaseModel]) -> InvalidRequestError | InvalidBudgetError:

@@ -32,7 +32,7 @@ async def export(request: Request) -> Response:
     hub: Hub = request.app.state.hub
     raw = await read_body(request, limit_bytes=BODY_BYTES, inflated_limit_bytes=BODY_BYTES)
     body = ExportBody.parse(parse_small_json_object(raw))
-    wanted = body.export_request(full_params=0)
+    wanted = body.export_request(hub.registry.get(body.model).description)
     manifest = hub.exports.lookup(wanted)
     cached = manifest is not None
     if manifest is None:

@@ -117,7 +117,8 @@ async def open_hub(
             sessions_max=settings.sessions_max,
             memory_bytes=settings.session_memory_bytes,
             threads=settings.ort_threads,
-            providers=await asyncio.to_thread(usable_providers, settings.device),
+            # "cuda" is a demand on the builders only: sessions take what their runtime has
+            providers=await asyncio.to_thread(usable_providers, "cpu" if settings.device == "cpu" else "auto"),
             observer=metrics,
         )
         stack.push_async_callback(sessions.close)

@@ -12,7 +12,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.bodies import LARGEST_TARGET, InferBody
+from service.api.bodies import InferBody
 from service.api.exports import accepted, exported
 from service.api.hub import Hub
 from service.errors import ServiceError, UnknownArtifactError
@@ -46,9 +46,8 @@ async def infer(request: Request) -> Response:
             parse_json_object(raw) if len(raw) < THREAD_BYTES else await asyncio.to_thread(parse_json_object, raw)
         )
         body = InferBody.parse(document)
-        registered = hub.registry.get(body.model)
-        model = body.model
-        response = await _infer(hub, request, raw, document, body, _full_params(registered.description))
+        model = hub.registry.get(body.model).name
+        response = await _infer(hub, request, raw, document, body)
         status = response.status_code
         return response
     except ServiceError as error:
@@ -58,10 +57,8 @@ async def infer(request: Request) -> Response:
         hub.metrics.infer_answered(model, status, time.perf_counter() - started)
 
 
-async def _infer(
-    hub: Hub, request: Request, raw: bytes, document: dict[str, Any], body: InferBody, full_params: int
-) -> Response:
-    wanted = body.export_request(full_params=full_params)
+async def _infer(hub: Hub, request: Request, raw: bytes, document: dict[str, Any], body: InferBody) -> Response:
+    wanted = body.export_request(hub.registry.get(body.model).description)
     only_numbers = holds_only_numbers(raw, document)
     for attempt in range(ATTEMPTS):
         manifest = hub.exports.lookup(wanted)
@@ -92,9 +89,3 @@ def _answer(model: str, manifest: dict[str, Any], outputs: Mapping[str, Array]) 
         "outputs": {name: np.ascontiguousarray(values) for name, values in outputs.items()},
     }
     return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
-
-
-def _full_params(description: dict[str, Any]) -> int:
-    feasible = description.get("feasible")
-    full = feasible.get("max") if isinstance(feasible, dict) else None
-    return full if isinstance(full, int) else LARGEST_TARGET  # a target above the largest size means the full network

@@ -12,7 +12,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.bodies import LARGEST_TARGET, QUALITIES, wait_seconds
+from service.api.bodies import LARGEST_TARGET, QUALITIES, default_quality, wait_seconds
 from service.api.exports import accepted
 from service.api.hub import Hub
 from service.artifacts.files import HashingWriter
@@ -89,7 +89,7 @@ async def get_curve(request: Request) -> Response:
     hub: Hub = request.app.state.hub
     name = check_name(request.path_params["model"])
     params = _params(request)
-    quality = request.query_params.get("quality", QUALITIES[0])
+    quality = request.query_params.get("quality") or default_quality(hub.registry.get(name).description)
     if quality not in QUALITIES:
         raise InvalidRequestError.at("/quality", f"'{quality[:60]}' is no quality; use {' or '.join(QUALITIES)}")
     curve = hub.curves.lookup(name, params=params, quality=quality)

@@ -1,8 +1,9 @@
 """The catalogue: which models, builds, exports and artifacts a hub has, in one SQLite file.
 
 Write-ahead logging with full synchronisation: a committed row survives a power cut. All of it is small and every
-transaction short, so one connection to write and one to read, each behind a lock, are enough: a reader never waits for
-the disk. What a cached request needs is kept in memory by `ExportService`. Times are seconds since the epoch. Safe to use from several threads.
+transaction short, so one connection to write and one to read, each behind a lock, are enough: a reader never waits
+for the disk. What a cached request needs is kept in memory by `ExportService`. Times are seconds since the epoch.
+Safe to use from several threads.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ Manifest = dict[str, Any]
 
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_SECONDS = 10.0
+# About 400 bytes a row, and about 2 KiB.
+EXPORTS_KEPT = 100_000
+CURVES_KEPT = 1_000
 
 _SCHEMA = """
 CREATE TABLE models (
@@ -35,12 +39,13 @@ CREATE TABLE builds (
     build_key TEXT PRIMARY KEY, digest TEXT NOT NULL REFERENCES artifacts ON DELETE CASCADE, manifest TEXT NOT NULL,
     created REAL NOT NULL) STRICT;
 CREATE TABLE exports (
-    request_key TEXT PRIMARY KEY, digest TEXT NOT NULL REFERENCES artifacts ON DELETE CASCADE, manifest TEXT NOT NULL,
+    request_key TEXT PRIMARY KEY, build_key TEXT NOT NULL REFERENCES builds ON DELETE CASCADE, members TEXT NOT NULL,
     created REAL NOT NULL) STRICT;
 CREATE TABLE curves (
     curve_key TEXT PRIMARY KEY, checkpoint TEXT NOT NULL, curve TEXT NOT NULL, created REAL NOT NULL) STRICT;
 CREATE INDEX builds_by_digest ON builds (digest);
-CREATE INDEX exports_by_digest ON exports (digest);
+CREATE INDEX exports_by_build ON exports (build_key);
+CREATE INDEX exports_by_age ON exports (created);
 """
 
 
@@ -144,22 +149,52 @@ class Catalogue:
         return self._manifest("SELECT manifest FROM builds WHERE build_key = ?", build_key)
 
     def export(self, request_key: str) -> Manifest | None:
-        """Manifest that a request led to."""
-        return self._manifest("SELECT manifest FROM exports WHERE request_key = ?", request_key)
+        """Manifest that a request led to: that of the build, with the members that are the request's own."""
+        rows = self._read(
+            "SELECT manifest, members FROM exports JOIN builds USING (build_key) WHERE request_key = ?", (request_key,)
+        )
+        return {**json.loads(rows[0][0]), **json.loads(rows[0][1])} if rows else None
 
     def manifest_of(self, digest: str) -> Manifest | None:
         """Manifest of an artifact, as its first build wrote it."""
         return self._manifest("SELECT manifest FROM builds WHERE digest = ? ORDER BY created LIMIT 1", digest)
 
     def put_build(self, build_key: str, manifest: Manifest) -> None:
-        """Notes what a build key leads to; `manifest["digest"]` must be a noted artifact."""
+        """Notes what a build key leads to; ignored unless `manifest["digest"]` is a noted artifact."""
         with self._write() as connection:
-            self._put(connection, "builds", build_key, manifest)
+            connection.execute(
+                "INSERT INTO builds SELECT ?, digest, ?, ? FROM artifacts WHERE digest = ? "
+                "ON CONFLICT (build_key) DO UPDATE SET digest = excluded.digest, manifest = excluded.manifest",
+                (build_key, json.dumps(manifest), self._clock(), manifest["digest"]),
+            )
 
-    def put_export(self, request_key: str, manifest: Manifest) -> None:
-        """Notes what a request leads to; `manifest["digest"]` must be a noted artifact."""
+    def put_export(self, request_key: str, build_key: str, members: Manifest) -> None:
+        """Notes what a request leads to; ignored unless the build is noted.
+
+        Args:
+            request_key: of the request.
+            build_key: of the build that made the artifact.
+            members: of the manifest that are the request's own, such as `budget`.
+        """
         with self._write() as connection:
-            self._put(connection, "exports", request_key, manifest)
+            connection.execute(
+                "INSERT OR REPLACE INTO exports SELECT ?, build_key, ?, ? FROM builds WHERE build_key = ?",
+                (request_key, json.dumps(members), self._clock(), build_key),
+            )
+
+    def trim(self, *, exports: int = EXPORTS_KEPT, curves: int = CURVES_KEPT) -> None:
+        """Forgets the oldest exports and curves beyond a number, so that endless new requests cannot fill the disk.
+
+        A forgotten export costs its next request a plan, not a build.
+        """
+        for table, kept in (("exports", exports), ("curves", curves)):
+            excess = self._read(f"SELECT max(0, count(*) - ?) FROM {table}", (kept,))[0][0]
+            if excess:
+                with self._write() as connection:
+                    connection.execute(
+                        f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} ORDER BY created LIMIT ?)",
+                        (excess,),
+                    )
 
     # Curves
 
@@ -181,12 +216,6 @@ class Catalogue:
             connection.execute("DELETE FROM curves WHERE checkpoint = ?", (checkpoint,))
 
     # Plumbing
-
-    def _put(self, connection: sqlite3.Connection, table: str, key: str, manifest: Manifest) -> None:
-        connection.execute(
-            f"INSERT OR REPLACE INTO {table} SELECT ?, digest, ?, ? FROM artifacts WHERE digest = ?",
-            (key, json.dumps(manifest), self._clock(), manifest["digest"]),
-        )
 
     def _manifest(self, query: str, key: str) -> dict[str, Any] | None:
         rows = self._read(query, (key,))

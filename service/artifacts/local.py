@@ -15,13 +15,12 @@ import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 from service.artifacts.files import disk_full_as_error, hash_file, is_disk_full, publish
 from service.artifacts.identifiers import check_digest, digest_path
+from service.artifacts.lease import Entry, LocalLease
 from service.artifacts.store import StoreJournal, StoreObserver
 from service.artifacts.survey import survey
 from service.errors import DigestMismatchError, StoreFullError, StoreInUseError, UnknownArtifactError
@@ -31,53 +30,6 @@ log = logging.getLogger(__name__)
 # Left free on the disk for the catalogue, whose transactions must not fail when artifacts fill the disk.
 DISK_MARGIN_BYTES = 1 << 20
 SUFFIX = ".onnx"
-
-
-@dataclass
-class _Entry:
-    """An artifact in the index; guarded by the index lock, except `used`, which is a single assignment."""
-
-    digest: str
-    size_bytes: int
-    used: int
-    leases: int = 0
-
-
-class LocalLease:
-    """A lease on a file of a `LocalStore`."""
-
-    def __init__(self, store: LocalStore, entry: _Entry, path: Path) -> None:
-        self._store = store
-        self._entry = entry
-        self._path = path
-        self._held = True
-
-    @property
-    def digest(self) -> str:
-        """Digest of the artifact."""
-        return self._entry.digest
-
-    @property
-    def path(self) -> Path:
-        """Its file, readable while the lease is held."""
-        return self._path
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of the file."""
-        return self._entry.size_bytes
-
-    def release(self) -> None:
-        """Ends the lease; a second call does nothing."""
-        self._store._release(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
 
 
 class LocalStore:
@@ -111,18 +63,22 @@ class LocalStore:
         self._journal = journal
         self._observer = observer
         self._disk_free = disk_free
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, Entry] = {}
         self._used_bytes = 0
         self._clock = itertools.count(1)
         self._index_lock = threading.Lock()
         self._file_lock = threading.RLock()
         root.mkdir(parents=True, exist_ok=True)
         self._owner = _own(root)
-        shutil.rmtree(self._staging, ignore_errors=True)
-        with disk_full_as_error(root, needed_bytes=0, capacity_bytes=capacity_bytes):
-            self._artifacts.mkdir(parents=True, exist_ok=True)
-            self._staging.mkdir(exist_ok=True)
-        self._reconcile()
+        try:
+            shutil.rmtree(self._staging, ignore_errors=True)
+            with disk_full_as_error(root, needed_bytes=0, capacity_bytes=capacity_bytes):
+                self._artifacts.mkdir(parents=True, exist_ok=True)
+                self._staging.mkdir(exist_ok=True)
+            self._reconcile()
+        except BaseException:
+            self._owner.close()
+            raise
 
     def close(self) -> None:
         """Gives the folder up to other processes; artifacts stay."""
@@ -188,7 +144,7 @@ class LocalStore:
                     target.unlink(missing_ok=True)
                     raise
             with self._index_lock:
-                self._entries[digest] = _Entry(digest, size_bytes, next(self._clock))
+                self._entries[digest] = Entry(digest, size_bytes, next(self._clock))
                 self._used_bytes += size_bytes
         self._tell_used()
         log.info("artifact adopted", extra={"digest": digest, "size_bytes": size_bytes})
@@ -202,7 +158,7 @@ class LocalStore:
             if entry is None:
                 raise UnknownArtifactError(digest)
             entry.leases += 1
-        lease = LocalLease(self, entry, path)
+        lease = LocalLease(entry, path, self._release)
         if not path.is_file():
             lease.release()
             self._forget_lost(digest)
@@ -226,11 +182,9 @@ class LocalStore:
         with self._file_lock:
             return self._drop(digest)
 
-    def _release(self, lease: LocalLease) -> None:
+    def _release(self, entry: Entry) -> None:
         with self._index_lock:
-            if lease._held:
-                lease._held = False
-                lease._entry.leases -= 1
+            entry.leases -= 1
 
     def _evict(self, size_bytes: int, *, needed_on_disk: int) -> None:
         """Evicts the least recently used until `size_bytes` fit in the capacity and `needed_on_disk` on the disk."""
@@ -307,7 +261,7 @@ class LocalStore:
         """Makes the index, the journal and the files agree, and evicts when the capacity was lowered."""
         noted = {} if self._journal is None else {row[0]: (row[1], row[2]) for row in self._journal.known_artifacts()}
         for item in survey(self._artifacts, noted, SUFFIX):
-            self._entries[item.digest] = _Entry(item.digest, item.size_bytes, next(self._clock))
+            self._entries[item.digest] = Entry(item.digest, item.size_bytes, next(self._clock))
             self._used_bytes += item.size_bytes
             if not item.noted and self._journal is not None:
                 self._journal.artifact_added(item.digest, item.size_bytes)

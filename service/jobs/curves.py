@@ -8,7 +8,7 @@ from typing import Any
 
 from service.artifacts.catalogue import Catalogue
 from service.artifacts.registry import Model, ModelRegistry
-from service.errors import UnknownModelError
+from service.errors import QueueFullError, UnknownModelError
 from service.jobs.board import JobBoard
 from service.jobs.flight import Flight, FlightDeck
 from service.jobs.job import Job
@@ -16,6 +16,9 @@ from service.jobs.pool import BuilderPool
 from service.jobs.request import curve_key
 
 Curve = dict[str, Any]
+
+# A curve takes about a minute.
+RETRY_AFTER_SECONDS = 60
 
 
 class CurveService:
@@ -27,6 +30,7 @@ class CurveService:
         builders: processes that measure.
         board: where jobs are listed.
         timeout_seconds: how long one curve may take.
+        queue_limit: different curves that may wait or be measured at one time.
     """
 
     def __init__(
@@ -37,12 +41,14 @@ class CurveService:
         builders: BuilderPool,
         board: JobBoard,
         timeout_seconds: float = 1800.0,
+        queue_limit: int = 16,
     ) -> None:
         self._catalogue = catalogue
         self._registry = registry
         self._builders = builders
         self._board = board
         self._timeout_seconds = timeout_seconds
+        self._queue_limit = queue_limit
         self._flights: FlightDeck[Curve] = FlightDeck()
 
     def lookup(self, name: str, *, params: Sequence[int] | None = None, quality: str = "refined") -> Curve | None:
@@ -63,14 +69,20 @@ class CurveService:
 
         Raises:
             UnknownModelError: there is no such model.
+            QueueFullError: too many different curves wait or are measured.
         """
         model = self._registry.get(name)
-        job = self._board.create("curve", name)
         known = self.lookup(name, params=params, quality=quality)
         if known is not None:
+            job = self._board.create("curve", name)
             job.succeed(known, cached=True)
             return job
         key = curve_key(model.digest, params, quality)
+        if key not in self._flights and len(self._flights) >= self._queue_limit:
+            raise QueueFullError(
+                pending=len(self._flights), limit=self._queue_limit, retry_after_seconds=RETRY_AFTER_SECONDS
+            )
+        job = self._board.create("curve", name)
         flight = self._flights.join(key, lambda flight: self._fly(flight, key, model, params, quality), job)
         job.attach(lambda: self._flights.leave(flight, job))
         flight.task.add_done_callback(lambda task: _finish(job, task))

@@ -154,7 +154,7 @@ class ExportService:
                 raise UnknownModelError(model.name, [other.name for other in self._registry.list()]) from None
             raise
         manifest = {**built.manifest, **plan["manifest"]}
-        await asyncio.to_thread(self._catalogue.put_export, key, manifest)
+        await asyncio.to_thread(self._catalogue.put_export, key, order.build_key, plan["manifest"])
         self._remember(key, manifest)
         return Built(manifest, built.cached)
 

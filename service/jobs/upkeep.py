@@ -1,4 +1,4 @@
-"""Upkeep of a running hub: brings the uses of artifacts to the catalogue and forgets old jobs, every now and then."""
+"""Upkeep of a running hub: notes the uses of artifacts, forgets old jobs and requests, every now and then."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def keep_up(
     """Runs until it is cancelled; a full disk is logged and tried again.
 
     Args:
-        catalogue: gets the uses that were noted in memory.
+        catalogue: gets the uses that were noted in memory, and loses the oldest of too many rows.
         board: loses the jobs that finished too long ago.
         sleep: waits between rounds.
     """
@@ -30,5 +30,6 @@ async def keep_up(
         board.expire()
         try:
             await asyncio.to_thread(catalogue.flush_uses)
+            await asyncio.to_thread(catalogue.trim)
         except StoreFullError as error:
             log.warning("catalogue not written", extra={"code": error.code})

@@ -23,8 +23,8 @@ td { vertical-align: top; padding: 0.1rem 1rem 0.1rem 0; }
 """
 
 
-def docs_page(document: Mapping[str, Any]) -> Response:
-    """The page for an OpenAPI document whose operations have one tag each."""
+def docs_page(document: Mapping[str, Any]) -> str:
+    """The HTML page for an OpenAPI document whose operations have one tag each."""
     info = document["info"]
     tags: dict[str, list[str]] = {}
     for path, operations in document["paths"].items():
@@ -32,13 +32,17 @@ def docs_page(document: Mapping[str, Any]) -> Response:
             tags.setdefault(operation["tags"][0], []).append(_operation(method, path, operation))
     sections = [f"<h2>{html.escape(tag)}</h2>{''.join(entries)}" for tag, entries in tags.items()]
     schemas = [_schema(name, schema) for name, schema in document["components"]["schemas"].items()]
-    content = (
+    return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(info['title'])}</title>"
         f"<style>{_STYLE}</style><h1>{html.escape(info['title'])} {html.escape(info['version'])}</h1>"
         f"<p>{html.escape(info['description'])} For programs: <a href=openapi.json>openapi.json</a>.</p>"
         f"{''.join(sections)}<h2>schemas</h2>{''.join(schemas)}</html>"
     )
-    return Response(content, headers={"content-security-policy": POLICY}, media_type="text/html")
+
+
+def docs_response(page: str) -> Response:
+    """The answer with a page, under a policy that forbids it to load anything."""
+    return Response(page, headers={"content-security-policy": POLICY}, media_type="text/html")
 
 
 def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:

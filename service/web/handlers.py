@@ -31,11 +31,16 @@ def install_problem_handlers(app: FastAPI) -> None:
 
 async def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
-    if status_of(error) >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        log.error(
+    status = status_of(error)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        fields = {"request_id": request.scope["inn.request_id"], "code": error.code, "detail": error.message}
+        # A full queue or store is a state that the message explains; only what is 500 needs a traceback.
+        unexplained = status == HTTPStatus.INTERNAL_SERVER_ERROR
+        log.log(
+            logging.ERROR if unexplained else logging.WARNING,
             "request failed",
-            exc_info=error,
-            extra={"request_id": request.scope["inn.request_id"], "code": error.code, "detail": error.message},
+            exc_info=error if unexplained else None,
+            extra=fields,
         )
     return problem_response(error, instance_of(request.scope))
 

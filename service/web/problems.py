@@ -72,6 +72,8 @@ PROBLEMS: Mapping[str, tuple[int, str]] = {
     "artifact-too-large": (422, "Artifact too large for ONNX"),
     "parity-failed": (500, "Artifact does not compute what it should"),
     "execution-failed": (422, "Network cannot be run"),
+    "invalid-module": (422, "Invalid module"),
+    "invalid-name": (422, "Invalid name"),
     "invalid-evaluation": (422, "Invalid evaluation samples"),
     "missing-package": (500, "Package missing"),
     "missing-extra": (500, "Extra not installed"),

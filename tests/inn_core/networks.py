@@ -24,12 +24,18 @@ from inn_core.network import (
 from inn_core.path import build_path
 
 Weights = dict[str, tuple[Axis, ...]]
-SAMPLES = 16
+SAMPLES = 48
+IMAGE = 8
 
 
 def channels(*names: str) -> Axis:
     """An axis made of whole groups one after the other."""
     return tuple((name,) for name in names)
+
+
+def picture(depth: Axis, side: int) -> tuple[Axis, ...]:
+    """Axes of a square feature map of one sample."""
+    return (fixed(1), depth, fixed(side), fixed(side))
 
 
 def residual_network() -> IntegralNetwork:
@@ -57,7 +63,13 @@ def residual_network() -> IntegralNetwork:
         helper.make_node("Gemm", ["f", "fc.weight", "fc.bias"], ["y"], name="fc", transB=1),
     ]
     macs = (Term(64 * 27, (a,)), Term(64 * 9, (b, a)), Term(64, (a, b)), Term(5, (a,)))
-    return real_network("residual", nodes, weights, {"a": 8, "b": 6}, macs, image=8)
+    values = {
+        **dict.fromkeys(("c1", "r1", "c3", "s", "r3"), picture(a, 8)),
+        **dict.fromkeys(("c2", "r2"), picture(b, 8)),
+        "p": picture(a, 1),
+        "f": (fixed(1), a),
+    }
+    return real_network("residual", nodes, weights, {"a": 8, "b": 6}, macs, values)
 
 
 def concat_network() -> IntegralNetwork:
@@ -88,7 +100,13 @@ def concat_network() -> IntegralNetwork:
         weights,
         {"a": 4, "b": 6, "c": 7},
         macs,
-        image=8,
+        {
+            "l": picture(a, 8),
+            "r": picture(b, 8),
+            **dict.fromkeys(("j", "h"), picture(channels("a", "b"), 8)),
+            **dict.fromkeys(("m", "t"), picture(c, 4)),
+            "f": (fixed(1), (("c", 16),)),
+        },
         constants={"shape": np.array([0, 7 * 16], dtype=np.int64)},
         size_constants=(SizeConstant("shape", 1, (("c", 16),)),),
     )
@@ -117,9 +135,15 @@ def depthwise_network() -> IntegralNetwork:
         helper.make_node("Gemm", ["f", "fc.weight", "fc.bias"], ["y"], name="fc", transB=1),
     ]
     macs = (Term(36 * 27, (a,)), Term(16 * 9, (a,)), Term(16, (b, a)), Term(5, (b,)))
-    return real_network(
-        "depthwise", nodes, weights, {"a": 8, "b": 6}, macs, image=8, attributes=(SizeAttribute("depth", "group", a),)
-    )
+    values = {
+        **dict.fromkeys(("s", "sr"), picture(a, 6)),
+        **dict.fromkeys(("d", "dr"), picture(a, 4)),
+        "p": picture(b, 4),
+        "g": picture(b, 1),
+        "f": (fixed(1), b),
+    }
+    group = SizeAttribute("depth", "group", a)
+    return real_network("depthwise", nodes, weights, {"a": 8, "b": 6}, macs, values, attributes=(group,))
 
 
 def real_network(
@@ -128,18 +152,18 @@ def real_network(
     weights: Weights,
     sizes: dict[str, int],
     macs: tuple[Term, ...],
+    values: dict[str, tuple[Axis, ...]],
     *,
-    image: int,
     constants: dict[str, Array] | None = None,
     size_constants: tuple[SizeConstant, ...] = (),
     attributes: tuple[SizeAttribute, ...] = (),
 ) -> IntegralNetwork:
-    """A network that runs: input `x` (batch, 3, image, image), output `y` (batch, 5), seeded weights."""
+    """A network that runs: input `x` (batch, 3, 8, 8), output `y` (batch, 5), seeded weights."""
     rng = np.random.default_rng(7)
     graph = helper.make_graph(
         list(nodes),
         name,
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, image, image])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, IMAGE, IMAGE])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 5])],
         initializer=[numpy_helper.from_array(array, key) for key, array in (constants or {}).items()],
     )
@@ -150,7 +174,7 @@ def real_network(
     structure = Structure(
         groups=groups,
         weights=weights,
-        values={"x": (fixed(1), fixed(3), fixed(image), fixed(image)), "y": (fixed(1), fixed(5))},
+        values={"x": picture(fixed(3), IMAGE), **values, "y": (fixed(1), fixed(5))},
         constants=size_constants,
         attributes=attributes,
         macs=macs,
@@ -161,7 +185,7 @@ def real_network(
         Template(model, {key: (shape, TensorProto.FLOAT) for key, shape in shapes.items()}),
         structure,
         arrays,
-        calibration={"x": rng.normal(size=(SAMPLES, 3, image, image)).astype(np.float32)},
+        calibration={"x": rng.normal(size=(SAMPLES, 3, IMAGE, IMAGE)).astype(np.float32)},
     )
 
 
@@ -188,7 +212,7 @@ def finished(
         orders={group.name: rng.permutation(group.size).astype(np.int64) for group in structure.groups},
         paths={unit: build_path(cost, curves, unit=unit) for unit in ("params", "macs")},
         curves=curves,
-        statistics={"gram/a": np.eye(3), "mean/a": np.arange(3, dtype=np.float32)},
+        statistics={"instant/0/sizes": cost.full(), "mean/a": np.arange(3, dtype=np.float32)},
         calibration=calibration or {},
         provenance={"source": "sha256:" + "0" * 64, "tools": {"onnx": onnx.__version__}},
     )

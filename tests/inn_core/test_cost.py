@@ -45,11 +45,13 @@ def test_polynomial_equals_the_products_of_sums(items: list[Term], sizes: dict[s
     assert polynomial.maximum == exact(items, FULL) + 4
 
 
-@given(terms, plans)
-def test_savings_are_the_difference_of_one_channel(items: list[Term], sizes: dict[str, int]) -> None:
-    savings = compile_polynomial(items, FULL).savings(row(sizes))
-    expected = [exact(items, sizes) - exact(items, {**sizes, name: sizes[name] - 1}) for name in FULL]
-    assert savings.tolist() == expected
+@given(terms, plans, st.lists(st.integers(-3, 3), min_size=2, max_size=2))
+def test_changes_are_differences_of_one_group(items: list[Term], sizes: dict[str, int], steps: list[int]) -> None:
+    found = compile_polynomial(items, FULL).changes(row(sizes), np.array([steps] * len(FULL)))
+    expected = [
+        [exact(items, {**sizes, name: sizes[name] + step}) - exact(items, sizes) for step in steps] for name in FULL
+    ]
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-6)
 
 
 @given(terms, plans)
@@ -122,6 +124,14 @@ def test_bytes_and_params_are_those_of_the_written_file(real_network: IntegralNe
         assert file.size_bytes <= bound <= file.size_bytes + EXTRA_BYTES_PER_WEIGHT * len(weights)
         assert number > 0 or bound == file.size_bytes
         assert cost.evaluate("params", plan[None, :]).tolist() == [sum(array.size for array in weights.values())]
+
+
+def test_savings_are_what_one_channel_less_costs(wide_network: IntegralNetwork) -> None:
+    cost = CostModel.of(wide_network)
+    one_less = cost.full()[None, :] - np.eye(len(cost.groups), dtype=np.int64)
+    for unit in UNITS:
+        expected = cost.polynomials[unit].maximum - cost.evaluate(unit, one_less)
+        np.testing.assert_array_equal(cost.savings(unit, cost.full()), expected)
 
 
 def test_rows_and_sizes_are_inverse(residual: IntegralNetwork) -> None:

@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 from inn_core.cost import UNITS, CostModel, Unit
 from inn_core.errors import BudgetUnreachableError, InvalidBudgetError
-from inn_core.graph.axis import axis_size
+from inn_core.fill import MAX_MOVES, list_moves
+from inn_core.graph.axis import axis_size, fixed
 from inn_core.ladder import build_ladders, path_on_ladders
 from inn_core.network import Group, IntegralNetwork, Structure, Template
 from inn_core.plan import Budget, Plan, Planner, choose_plan, feasible_range
-from tests.inn_core.networks import basic_resnet, residual_network
+from tests.inn_core.networks import Shapes, basic_resnet, residual_network
 
 N_TARGETS = 200
 LARGEST_GAP = 0.005
@@ -173,6 +174,35 @@ def test_a_network_without_groups_has_one_size() -> None:
     )
     with pytest.raises(BudgetUnreachableError):
         choose_plan(network, Budget("params", 2))
+
+
+@pytest.mark.parametrize("n_groups", [0, 1, 2, 9, 48, 200, 1500])
+def test_moves_are_distinct_and_bounded(n_groups: int) -> None:
+    moves = list_moves(n_groups)
+    assert len(moves.groups) <= MAX_MOVES
+    assert len(np.unique(moves.cells, axis=0)) == len(moves.cells)
+    used = moves.groups < n_groups
+    assert (moves.changes[used] != 0).all()
+    assert (moves.changes[~used] == 0).all()
+    if n_groups:
+        assert set(moves.groups[:, 0].tolist()) == set(range(n_groups))
+
+
+def test_a_network_of_many_groups_is_planned_closely() -> None:
+    """A chain of 300 layers of width 24: one channel is a percent of a percent."""
+    shapes = Shapes()
+    source = fixed(3)
+    for layer in range(300):
+        output = shapes.group(f"layer{layer}", 24)
+        shapes.conv(f"layer{layer}", output, source, 3, 16)
+        source = output
+    network = shapes.network("chain")
+    for multiple_of in (1, 8):
+        targets, costs, _, _ = plan_many(network, "params", multiple_of)
+        gaps = (targets - costs) / targets
+        assert (gaps >= 0).all()
+        assert (np.diff(costs) >= 0).all()
+        assert gaps.max() <= LARGEST_GAP
 
 
 def test_planning_does_not_keep_a_network_alive() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from inn_core.graph.node import Node
-from inn_core.graph.operators.arguments import Inputs, Operator, Outputs, optional, refusal, required, together
+from inn_core.graph.operators.arguments import Inputs, Operator, Outputs, optional, refusal, together
 from inn_core.graph.operators.dtypes import DTYPES, FLOAT_TYPES
 
 _RAW, _CAPPED, _BIASED, _PROBABILITIES = range(4)
@@ -68,7 +68,7 @@ def _heads(node: Node, tensor: Tensor, count: str) -> Tensor:
     heads = node.attributes.get(count)
     if tensor.dim() != 3 or not heads or tensor.shape[2] % heads:
         raise refusal(node, f"shape {tuple(tensor.shape)} does not split into {count}={heads} heads")
-    return tensor.unflatten(2, (heads, -1)).transpose(1, 2)
+    return tensor.reshape(*tensor.shape[:2], heads, tensor.shape[2] // heads).transpose(1, 2)
 
 
 def _masks(

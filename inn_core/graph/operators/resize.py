@@ -1,19 +1,16 @@
 """Resize (and Upsample): nearest, linear and cubic resampling along any axes.
 
-Resampling is separable, so each axis gets a short list of taps: for every output element the positions it reads and
-their weights. Coordinates are computed in float32, as the runtimes do that will run the artifact: which of two
-neighbours is nearest can hang on the last bit.
+Resampling is separable, so each axis is resampled by itself with a short list of taps (`resampling.py`). Where the
+standard leaves room and runtimes differ, the node is refused: the artifact would not compute what was calibrated.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -29,6 +26,15 @@ from inn_core.graph.operators.arguments import (
     refusal,
     required,
 )
+from inn_core.graph.operators.resampling import (
+    Method,
+    Positions,
+    Stretch,
+    Weights,
+    nearest_positions,
+    source_coordinates,
+    taps,
+)
 
 _LINEAR_MODES = {3: "linear", 4: "bilinear", 5: "trilinear"}
 _COORDINATES = (
@@ -40,39 +46,6 @@ _COORDINATES = (
     "tf_crop_and_resize",
 )
 _NEAREST_MODES = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
-
-Coordinates = NDArray[np.float32]
-Weights = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class _Method:
-    """How one node resamples: its attributes, with the defaults of its operator set."""
-
-    mode: str
-    coordinates: str
-    nearest: str
-    cubic_a: float
-    excludes_outside: bool
-    antialias: bool
-    extrapolation: float
-
-
-@dataclass(frozen=True)
-class _Stretch:
-    """One axis to resample: sizes before and after, scale, and the region of interest as fractions."""
-
-    axis: int
-    size: int
-    target: int
-    scale: np.float32
-    start: float
-    end: float
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether the scale is the ratio of the sizes, and not one that was rounded down to whole elements."""
-        return self.scale == np.float32(self.target) / np.float32(self.size)
 
 
 def resize(node: Node, inputs: Inputs, opset: int) -> Outputs:
@@ -112,9 +85,9 @@ def upsample(node: Node, inputs: Inputs, opset: int) -> Outputs:
     return resize(node, inputs, opset)
 
 
-def _read_method(node: Node, opset: int) -> _Method:
+def _read_method(node: Node, opset: int) -> Method:
     attributes = node.attributes
-    method = _Method(
+    method = Method(
         mode=attributes.get("mode", "nearest"),
         coordinates=attributes.get("coordinate_transformation_mode", "half_pixel" if opset >= 11 else "asymmetric"),
         nearest=attributes.get("nearest_mode", "round_prefer_floor" if opset >= 11 else "floor"),
@@ -132,7 +105,7 @@ def _read_method(node: Node, opset: int) -> _Method:
     return method
 
 
-def _read_stretches(node: Node, inputs: Inputs, opset: int, method: _Method, shape: list[int]) -> list[_Stretch]:
+def _read_stretches(node: Node, inputs: Inputs, opset: int, method: Method, shape: list[int]) -> list[Stretch]:
     rank = len(shape)
     axes = [axis_of(node, axis, rank) for axis in node.attributes.get("axes", range(rank))]
     scales_input = optional(inputs, 1 if opset < 11 else 2)
@@ -150,7 +123,9 @@ def _read_stretches(node: Node, inputs: Inputs, opset: int, method: _Method, sha
         if not sizes:
             raise refusal(node, "coordinate_transformation_mode='tf_crop_and_resize' needs sizes, not scales")
         region = integers(node, required(node, inputs, 1))
-    ratios = [np.float32(size) / np.float32(shape[axis]) for size, axis in zip(sizes, axes, strict=False) if shape[axis]]
+    ratios = [
+        np.float32(size) / np.float32(shape[axis]) for size, axis in zip(sizes, axes, strict=False) if shape[axis]
+    ]
     policy = node.attributes.get("keep_aspect_ratio_policy", "stretch")
     if sizes and policy != "stretch":
         if policy not in ("not_larger", "not_smaller"):
@@ -166,11 +141,11 @@ def _read_stretches(node: Node, inputs: Inputs, opset: int, method: _Method, sha
             start, end = float(region[place]), float(region[place + len(axes)])
             if crops and target == shape[axis] and (start, end) != (0, 1):
                 raise refusal(node, f"runtimes disagree on cropping axis {axis}, which keeps its size")
-            stretches.append(_Stretch(axis, shape[axis], target, scale, start, end))
+            stretches.append(Stretch(axis, shape[axis], target, scale, start, end))
     return stretches
 
 
-def _torch_knows(method: _Method, stretches: list[_Stretch], value: Tensor) -> bool:
+def _torch_knows(method: Method, stretches: list[Stretch], value: Tensor) -> bool:
     """Whether torch's own linear interpolation gives the same: a scale that is exactly the ratio of the sizes."""
     return (
         method.mode == "linear"
@@ -184,14 +159,14 @@ def _torch_knows(method: _Method, stretches: list[_Stretch], value: Tensor) -> b
     )
 
 
-def _resample(node: Node, value: Tensor, stretch: _Stretch, method: _Method) -> Tensor:
+def _resample(node: Node, value: Tensor, stretch: Stretch, method: Method) -> Tensor:
     """One axis to its new size."""
-    places = _source_coordinates(stretch, method)
+    places = source_coordinates(stretch, method)
     if method.mode == "nearest":
-        nearest = np.clip(_nearest(places, method.nearest), 0, stretch.size - 1)
+        nearest = nearest_positions(places, stretch, method)
         result = value.index_select(stretch.axis, torch.from_numpy(nearest).to(value.device))
     else:
-        result = _weighted(value, stretch, *_taps(places, stretch, method))
+        result = _weighted(value, stretch, *taps(places, stretch, method))
     if method.coordinates == "tf_crop_and_resize":
         shape = [-1 if axis == stretch.axis else 1 for axis in range(value.dim())]
         inside = torch.from_numpy((places >= 0) & (places <= stretch.size - 1)).to(value.device)
@@ -200,64 +175,7 @@ def _resample(node: Node, value: Tensor, stretch: _Stretch, method: _Method) -> 
     return result
 
 
-def _source_coordinates(stretch: _Stretch, method: _Method) -> Coordinates:
-    """Where in the data each output element lies, shape (target,)."""
-    one, half = np.float32(1), np.float32(0.5)
-    index = np.arange(stretch.target, dtype=np.float32)
-    size, target = np.float32(stretch.size), np.float32(stretch.target)
-    if method.coordinates == "asymmetric":
-        return index / stretch.scale
-    if method.coordinates == "align_corners":
-        return index * (size - one) / (target - one) if stretch.target > 1 else np.zeros_like(index)
-    if method.coordinates == "tf_crop_and_resize":
-        start, end = np.float32(stretch.start), np.float32(stretch.end)
-        if stretch.target > 1:
-            return start * (size - one) + index * (end - start) * (size - one) / (target - one)
-        return np.full_like(index, half * (start + end) * (size - one))
-    if method.coordinates == "pytorch_half_pixel" and stretch.target == 1:
-        return np.zeros_like(index)
-    centred = (index + half) / stretch.scale
-    if method.coordinates == "half_pixel_symmetric":
-        centred = size / np.float32(2) * (one - target / (stretch.scale * size)) + centred
-    return centred - half
-
-
-def _nearest(places: Coordinates, mode: str) -> NDArray[np.int64]:
-    if mode == "floor":
-        nearest = np.floor(places)
-    elif mode == "ceil":
-        nearest = np.ceil(places)
-    elif mode == "round_prefer_floor":
-        nearest = np.ceil(places - np.float32(0.5))
-    else:
-        nearest = np.floor(places + np.float32(0.5))
-    return nearest.astype(np.int64)
-
-
-def _taps(places: Coordinates, stretch: _Stretch, method: _Method) -> tuple[NDArray[np.int64], Weights]:
-    """Positions and weights, each of shape (taps, target); weights of one output element sum to 1."""
-    narrowing = min(float(stretch.scale), 1.0) if method.antialias else 1.0
-    radius = math.ceil((1 if method.mode == "linear" else 2) / narrowing)
-    floor = np.floor(places)
-    offsets = np.arange(1 - radius, radius + 1)[:, None]
-    distance = np.abs(offsets - (places - floor).astype(np.float64)) * narrowing
-    weights = np.maximum(1 - distance, 0) if method.mode == "linear" else _cubic(distance, method.cubic_a)
-    positions = floor.astype(np.int64) + offsets
-    if method.excludes_outside:
-        weights = np.where((positions >= 0) & (positions < stretch.size), weights, 0)
-    if method.excludes_outside or method.antialias:
-        weights = weights / weights.sum(0)
-    return np.clip(positions, 0, stretch.size - 1), weights
-
-
-def _cubic(distance: Weights, a: float) -> Weights:
-    """Keys' cubic convolution kernel. Source: Keys 1981, equation 4."""
-    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
-    far = a * (((distance - 5) * distance + 8) * distance - 4)
-    return np.where(distance <= 1, near, np.where(distance < 2, far, 0))
-
-
-def _weighted(value: Tensor, stretch: _Stretch, positions: NDArray[np.int64], weights: Weights) -> Tensor:
+def _weighted(value: Tensor, stretch: Stretch, positions: Positions, weights: Weights) -> Tensor:
     """Sum over taps of picked elements times their weights."""
     wide = value.to(compute_dtype(value))
     shape = [-1 if axis == stretch.axis else 1 for axis in range(value.dim())]

@@ -1,9 +1,9 @@
-"""A builder process that makes real ONNX files of a toy family: `y = relu(x A) B`, its hidden size chosen by the budget.
+"""A builder process that makes real ONNX files of a toy family: `y = relu(x A) B`, as wide as the budget allows.
 
 The loop and the pipe are those of the service. A checkpoint is `CHECKPOINT_MAGIC` and a JSON object with `name`. Files
-in the folder given as the only argument steer it: `builds.log` gets a line for every export; while `hold` exists exports
-wait in their stage `fit`; `crash` makes the next export die by SIGKILL with half a file written; `break` makes it fail
-for no known reason.
+in the folder given as the only argument steer it: `builds.log` gets a line for every export; while `hold` exists,
+exports wait in their stage `fit`; `crash` makes the next export die by SIGKILL with half a file written; `break` makes
+it fail for no known reason.
 """
 
 from __future__ import annotations

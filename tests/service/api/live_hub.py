@@ -68,12 +68,21 @@ def checkpoint_bytes(name: str = "toy", **more: Any) -> bytes:
 
 
 @contextmanager
-def live_hub(folder: Path, *, imports: Sequence[Path] | None = None, **options: Any) -> Iterator[LiveHub]:
-    """A hub with the model `toy`, its store in `folder`; what is given in `options` are its settings."""
+def live_hub(
+    folder: Path, *, imports: Sequence[Path] | None = None, real_builders: bool = False, **options: Any
+) -> Iterator[LiveHub]:
+    """A hub with its store in `folder`; what is given in `options` are its settings.
+
+    Args:
+        folder: for the store, checkpoints and what steers the toy builders.
+        imports: checkpoints; that of the model `toy` when not given.
+        real_builders: spawn the builders of the service instead of those of toy networks.
+        options: settings.
+    """
     control = folder / "control"
     control.mkdir(parents=True, exist_ok=True)
     settings = ApiSettings(**{"store": folder / "store", "ort_threads": 1, "device": "cpu", **options})
-    command = [sys.executable, fake_builder.__file__, str(control)]
+    command = None if real_builders else [sys.executable, fake_builder.__file__, str(control)]
     files = [write_checkpoint(folder)] if imports is None else imports
     app = create_app(settings, imports=files, builder_command=command)
     listening = socket.socket()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -126,7 +127,11 @@ def test_the_page_of_documentation_needs_nothing_from_elsewhere(toy: LiveHub) ->
 
 def test_health_and_problems(toy: LiveHub) -> None:
     assert toy.client.get("/healthz").json() == {"status": "alive"}
-    assert toy.client.get("/readyz").json() == {"status": "ready"}
+    deadline = time.monotonic() + 60
+    while (ready := toy.client.get("/readyz")).status_code == 503:
+        assert ready.json()["type"] == "/problems/not-ready"
+        assert time.monotonic() < deadline
+    assert ready.json() == {"status": "ready"}
     problem = toy.client.get("/problems/store-full").json()
     assert problem == {"type": "/problems/store-full", "title": "Store full", "status": 507}
     assert toy.client.get("/problems/made-up").status_code == 404

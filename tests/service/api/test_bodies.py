@@ -12,6 +12,9 @@ from service.jobs.request import ExportRequest
 from service.web.errors import InvalidBudgetError, UnsupportedBudgetError
 
 
+DESCRIPTION = {"feasible": {"min": 7, "max": 77}, "qualities": ["refined", "instant"]}
+
+
 @pytest.mark.parametrize(
     ("document", "expected"),
     [
@@ -26,7 +29,7 @@ from service.web.errors import InvalidBudgetError, UnsupportedBudgetError
     ],
 )
 def test_a_good_body_becomes_an_export_request(document: dict[str, Any], expected: ExportRequest) -> None:
-    assert ExportBody.parse(document).export_request(full_params=1) == expected
+    assert ExportBody.parse(document).export_request(DESCRIPTION) == expected
 
 
 @pytest.mark.parametrize(
@@ -79,9 +82,19 @@ def test_all_mistakes_are_named_at_once() -> None:
     }
 
 
+def test_without_a_quality_the_best_that_the_checkpoint_offers_is_taken() -> None:
+    body = ExportBody.parse({"model": "m", "target_params": 5})
+    assert body.export_request(DESCRIPTION).quality == "refined"
+    assert body.export_request({"qualities": ["instant"]}).quality == "instant"
+    assert body.export_request({}).quality == "refined"
+    asked = ExportBody.parse({"model": "m", "target_params": 5, "quality": "refined"})
+    assert asked.export_request({"qualities": ["instant"]}).quality == "refined"  # and the builder refuses it
+
+
 def test_inference_without_a_target_means_the_full_size() -> None:
     body = InferBody.parse({"model": "m", "inputs": {}})
-    assert body.export_request(full_params=77) == ExportRequest("m", "params", 77)
+    assert body.export_request(DESCRIPTION) == ExportRequest("m", "params", 77)
+    assert body.export_request({}).value == 2**62  # more than any network has: its full size
     for inputs in (None, [], "x", 5):
         with pytest.raises(InvalidRequestError) as caught:
             InferBody.parse({"model": "m", "inputs": inputs})

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from service.api.app import create_app
+from service.artifacts.files import hash_file
 from service.errors import RemoteError, ServiceError
 from service.settings import ApiSettings
 from tests.service.api import fake_builder
@@ -79,12 +80,9 @@ def test_a_full_store_is_told_and_loses_nothing(tmp_path: Path) -> None:
     with live_hub(tmp_path, store_capacity_bytes=1 << 20) as toy:
         manifest = toy.export(200).json()
         store = toy.hub.store
-        filler = tmp_path / "filler.onnx"
         with store.staging() as folder:
             filler = folder / "filler"
             filler.write_bytes(bytes((1 << 20) - manifest["bytes"] - 10))
-            from service.artifacts.files import hash_file
-
             digest = hash_file(filler)
             store.adopt(filler, digest)
         with store.lease(digest), store.lease(manifest["digest"]):
@@ -105,12 +103,10 @@ def test_idle_sessions_give_their_artifacts_up_when_the_store_is_full(tmp_path: 
         with store.staging() as folder:
             filler = folder / "filler"
             filler.write_bytes(bytes((1 << 20) - manifest["bytes"] - 10))
-            from service.artifacts.files import hash_file
-
             digest = hash_file(filler)
             store.adopt(filler, digest)
         with store.lease(digest):
-            assert toy.export(9 * 20).status_code == 200
+            assert toy.export(2 * PARAMS_EACH).status_code == 200
         assert manifest["digest"] not in store
         assert toy.infer(ROW, target_params=200).status_code == 200
 

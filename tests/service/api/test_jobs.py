@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
+from service.api import jobs
 from tests.service.api.fake_builder import PARAMS_EACH
 from tests.service.api.live_hub import LiveHub
 
@@ -53,6 +56,21 @@ def test_a_job_is_followed_to_its_result(toy: LiveHub) -> None:
     assert toy.client.get(path).json()["result"] == result
 
 
+def test_a_stream_without_news_has_heartbeats_and_may_be_left(toy: LiveHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "HEARTBEAT_SECONDS", 0.01)
+    hold = toy.control / "hold"
+    hold.touch()
+    try:
+        path = start(toy, 24)
+        with toy.client.stream("GET", path, headers={"accept": "text/event-stream"}) as stream:
+            beats = (line for line in stream.iter_lines() if line == ": heartbeat")
+            assert [next(beats) for _ in range(3)] == [": heartbeat"] * 3
+        assert toy.client.get(path).json()["state"] in ("queued", "running")  # leaving a stream gives nothing up
+    finally:
+        hold.unlink()
+    assert toy.export(24 * PARAMS_EACH).status_code == 200
+
+
 def test_a_job_that_is_given_up_is_cancelled_and_can_be_asked_for_again(toy: LiveHub) -> None:
     hold = toy.control / "hold"
     hold.touch()
@@ -75,7 +93,7 @@ def test_a_failed_job_has_its_problem(toy: LiveHub) -> None:
     trouble.touch()
     hold.touch()
     try:
-        response = toy.export(22 * PARAMS_EACH, wait_seconds=0)
+        response = toy.export(23 * PARAMS_EACH, wait_seconds=0)
         with toy.client.stream("GET", response.headers["location"], headers={"accept": "text/event-stream"}) as stream:
             name, job = events_of(stream.iter_lines())[-1]
     finally:

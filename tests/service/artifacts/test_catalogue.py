@@ -21,8 +21,8 @@ def test_everything_is_there_after_a_restart(tmp_path: Path, open_catalogue: Ope
     first = open_catalogue(tmp_path, clock=lambda: 100.0)
     first.put_model("net", ONE, 5, {"groups": [1, 2], "name": "ü"})
     first.artifact_added(TWO, 7)
-    first.put_build("build", {"digest": TWO, "params": 3})
-    first.put_export("export", {"digest": TWO, "budget": {"value": 4}})
+    first.put_build("build", {"digest": TWO, "params": 3, "budget": {"value": 3}})
+    first.put_export("export", "build", {"budget": {"value": 4}})
     first.put_curve("curve", ONE, {"points": []})
     first.close()
     again = open_catalogue(tmp_path)
@@ -30,8 +30,8 @@ def test_everything_is_there_after_a_restart(tmp_path: Path, open_catalogue: Ope
     assert (row.name, row.digest, row.size_bytes, row.added) == ("net", ONE, 5, 100.0)
     assert row.description == {"groups": [1, 2], "name": "ü"}
     assert again.known_artifacts() == [(TWO, 7, 100.0)]
-    assert again.build("build") == again.manifest_of(TWO) == {"digest": TWO, "params": 3}
-    assert again.export("export") == {"digest": TWO, "budget": {"value": 4}}
+    assert again.build("build") == again.manifest_of(TWO) == {"digest": TWO, "params": 3, "budget": {"value": 3}}
+    assert again.export("export") == {"digest": TWO, "params": 3, "budget": {"value": 4}}
     assert again.curve("curve") == {"points": []}
 
 
@@ -40,7 +40,7 @@ def test_builds_and_exports_go_with_their_artifact(tmp_path: Path, open_catalogu
     for digest, key in ((ONE, "one"), (TWO, "two")):
         catalogue.artifact_added(digest, 7)
         catalogue.put_build(key, {"digest": digest})
-        catalogue.put_export(key, {"digest": digest})
+        catalogue.put_export(key, key, {})
     catalogue.artifact_removed(ONE)
     assert (catalogue.build("one"), catalogue.export("one"), catalogue.manifest_of(ONE)) == (None, None, None)
     assert catalogue.build("two") == catalogue.export("two") == {"digest": TWO}
@@ -48,8 +48,35 @@ def test_builds_and_exports_go_with_their_artifact(tmp_path: Path, open_catalogu
 
 def test_export_of_an_artifact_that_is_gone_is_not_noted(tmp_path: Path, open_catalogue: OpenCatalogue) -> None:
     catalogue = open_catalogue(tmp_path)
-    catalogue.put_export("export", {"digest": ONE})
+    catalogue.put_build("build", {"digest": ONE})
+    catalogue.put_export("export", "build", {})
+    assert catalogue.build("build") is None
     assert catalogue.export("export") is None
+
+
+def test_building_again_keeps_the_exports_of_a_build(tmp_path: Path, open_catalogue: OpenCatalogue) -> None:
+    catalogue = open_catalogue(tmp_path)
+    catalogue.artifact_added(ONE, 7)
+    catalogue.put_build("build", {"digest": ONE, "seconds": 1})
+    catalogue.put_export("export", "build", {"budget": 4})
+    catalogue.put_build("build", {"digest": ONE, "seconds": 2})
+    assert catalogue.export("export") == {"digest": ONE, "seconds": 2, "budget": 4}
+
+
+def test_trim_forgets_the_oldest(tmp_path: Path, open_catalogue: OpenCatalogue) -> None:
+    now = 0.0
+    catalogue = open_catalogue(tmp_path, clock=lambda: now)
+    catalogue.artifact_added(ONE, 7)
+    catalogue.put_build("build", {"digest": ONE})
+    for number in (2, 0, 1, 4, 3):
+        now = float(number)
+        catalogue.put_export(str(number), "build", {})
+        catalogue.put_curve(str(number), ONE, {})
+    catalogue.trim(exports=3, curves=2)
+    assert [number for number in range(5) if catalogue.export(str(number)) is not None] == [2, 3, 4]
+    assert [number for number in range(5) if catalogue.curve(str(number)) is not None] == [3, 4]
+    catalogue.trim()
+    assert catalogue.export("4") is not None
 
 
 def test_noting_an_artifact_again_keeps_what_leads_to_it(tmp_path: Path, open_catalogue: OpenCatalogue) -> None:
@@ -94,7 +121,8 @@ def test_threads_may_share_it(tmp_path: Path, open_catalogue: OpenCatalogue) -> 
         for digest in digests[start::4]:
             catalogue.artifact_added(digest, 1)
             catalogue.artifact_used(digest)
-            catalogue.put_export(digest, {"digest": digest})
+            catalogue.put_build(digest, {"digest": digest})
+            catalogue.put_export(digest, digest, {})
             assert catalogue.export(digest) == {"digest": digest}
 
     threads = [threading.Thread(target=work, args=(start,)) for start in range(4)]

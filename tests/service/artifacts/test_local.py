@@ -48,7 +48,8 @@ def test_start_makes_files_and_catalogue_agree(
     store = open_store(tmp_path, capacity_bytes=1000, journal=catalogue)
     lost, cut, kept = put(store, b"lost"), put(store, b"cut short"), put(store, b"kept")
     for digest, manifest in ((lost, "lost"), (cut, "cut"), (kept, "kept")):
-        catalogue.put_export(manifest, {"digest": digest})
+        catalogue.put_build(manifest, {"digest": digest})
+        catalogue.put_export(manifest, manifest, {})
     store.close()
     place(tmp_path, b"lost").unlink()
     place(tmp_path, b"cut", hashlib.sha256(b"cut short").hexdigest())

@@ -10,29 +10,68 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
+import orjson
 import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
 from inn_core.checkpoint import save_checkpoint
-from inn_core.network import IntegralNetwork
+from inn_core.convert import import_network
 from service.errors import BuilderFailedError, RemoteError
 from service.jobs.client import BuilderClient, builder_command
 from service.settings import BuilderSettings
-from tests.inn_core.networks import residual_network
+
+Images = NDArray[np.float32]
 
 SETTINGS = BuilderSettings(device="cpu", threads=1, open_checkpoints=1, log_level="error")
+PARAMETERS = 14_682
+PARITY = 1e-4  # relative, float32 on two engines
+FULL_SIZE_PARITY = 1e-5  # relative, the same weights on one engine
+
+
+def small_model() -> onnx.ModelProto:
+    """Two convolutions and a linear layer with seeded weights: 14,682 parameters."""
+    rng = np.random.default_rng(0)
+    shapes = {"w1": (32, 1, 3, 3), "b1": (32,), "w2": (48, 32, 3, 3), "b2": (48,), "w3": (10, 48), "b3": (10,)}
+    nodes = [
+        helper.make_node("Conv", ["image", "w1", "b1"], ["c1"], name="first", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c1"], ["r1"], name="relu1"),
+        helper.make_node("Conv", ["r1", "w2", "b2"], ["c2"], name="second", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c2"], ["r2"], name="relu2"),
+        helper.make_node("GlobalAveragePool", ["r2"], ["pooled"], name="pool"),
+        helper.make_node("Flatten", ["pooled"], ["flat"], name="flatten"),
+        helper.make_node("Gemm", ["flat", "w3", "b3"], ["logits"], name="head", transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, 12, 12])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 10])],
+        [numpy_helper.from_array(rng.normal(0, 0.1, shape).astype(np.float32), name) for name, shape in shapes.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def run(model: bytes, images: Images) -> Images:
+    """The logits that ONNX Runtime computes."""
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    logits: Images = session.run(None, {"image": images})[0]
+    return logits
 
 
 @pytest.fixture(scope="module")
-def network() -> IntegralNetwork:
-    return residual_network()
+def images() -> Images:
+    return np.random.default_rng(1).normal(size=(64, 1, 12, 12)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def checkpoint(network: IntegralNetwork, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    path = tmp_path_factory.mktemp("checkpoint") / "network.inn"
-    digest = save_checkpoint(network, path)
-    return {"checkpoint": str(path), "digest": digest}
+def checkpoint(images: Images, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    onnx.save(small_model(), folder / "small.onnx")
+    network = import_network(folder / "small.onnx", {"image": images}, name="small", device="cpu")
+    return {"checkpoint": str(folder / "small.inn"), "digest": save_checkpoint(network, folder / "small.inn")}
 
 
 async def answers(*calls: tuple[str, dict[str, Any]], settings: BuilderSettings = SETTINGS) -> list[Any]:
@@ -54,56 +93,95 @@ def request(checkpoint: dict[str, str], value: int, **changes: Any) -> dict[str,
     return {**checkpoint, "unit": "params", "value": value, "quality": "refined", "multiple_of": 1, **changes}
 
 
-def test_checkpoint_is_described_planned_and_exported(
-    checkpoint: dict[str, str], network: IntegralNetwork, tmp_path: Path
-) -> None:
-    target = tmp_path / "artifact.onnx"
-    full = sum(array.size for array in network.weights.values())
-    described, plan, manifest, small, too_small, no_quality = asyncio.run(
-        answers(
-            ("describe", {"checkpoint": checkpoint["checkpoint"]}),
-            ("plan", request(checkpoint, full)),
-            ("export", request(checkpoint, full, path=str(target))),
-            ("plan", request(checkpoint, full // 2)),
-            ("plan", request(checkpoint, 1)),
-            ("plan", request(checkpoint, full, quality="perfect")),
-        )
-    )
-    assert described["name"] == network.name
-    assert described["feasible"]["max"] == full
-    assert manifest["params"] == full
+@pytest.fixture(scope="module")
+def answered(checkpoint: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What one process answers to everything that a hub asks for; artifacts lie at the path `folder / name`."""
+    folder = tmp_path_factory.mktemp("artifacts")
+    half = PARAMETERS // 2
+    calls: dict[str, tuple[str, dict[str, Any]]] = {
+        "warm": ("warm", {}),
+        "described": ("describe", {"checkpoint": checkpoint["checkpoint"]}),
+        "curve": ("curve", {**checkpoint, "params": [half], "quality": "instant"}),
+        "too small": ("plan", request(checkpoint, 1)),
+        "no quality": ("plan", request(checkpoint, PARAMETERS, quality="perfect")),
+        "no multiple": ("plan", request(checkpoint, PARAMETERS, multiple_of=0)),
+    }
+    for name, value, quality in (
+        ("full", PARAMETERS + 1, "refined"),
+        ("refined", half, "refined"),
+        ("instant", half, "instant"),
+        ("again", half, "instant"),
+    ):
+        params = request(checkpoint, value, quality=quality)
+        calls[f"plan {name}"] = ("plan", params)
+        calls[name] = ("export", {**params, "path": str(folder / name)})
+    results = asyncio.run(answers(*calls.values()))
+    return {"folder": folder, **dict(zip(calls, results, strict=True))}
+
+
+def test_full_size_is_the_imported_network(answered: dict[str, Any], images: Images) -> None:
+    manifest = answered["full"]
+    assert answered["described"]["name"] == "small"
+    assert answered["described"]["feasible"]["max"] == manifest["params"] == PARAMETERS
     assert manifest["full_size"]
+    original = run(small_model().SerializeToString(), images)
+    logits = run((answered["folder"] / "full").read_bytes(), images)
+    np.testing.assert_allclose(logits, original, atol=FULL_SIZE_PARITY * np.abs(original).max())
+
+
+@pytest.mark.parametrize("quality", ["refined", "instant"])
+def test_smaller_artifact_keeps_its_budget(answered: dict[str, Any], images: Images, quality: str) -> None:
+    manifest, path = answered[quality], answered["folder"] / quality
+    counted = sum(int(np.prod(tensor.dims)) for tensor in onnx.load(path).graph.initializer if tensor.data_type == 1)
+    assert counted == manifest["params"] <= PARAMETERS // 2
+    assert manifest["quality"] == quality
+    assert manifest["parity"] <= PARITY
+    assert run(path.read_bytes(), images).shape == (64, 10)
+
+
+@pytest.mark.parametrize("name", ["full", "refined", "instant"])
+def test_plan_foretells_the_build_and_the_manifest_tells_of_the_file(answered: dict[str, Any], name: str) -> None:
+    plan, manifest = answered[f"plan {name}"], answered[name]
+    data = (answered["folder"] / name).read_bytes()
     assert manifest["build_key"] == plan["build_key"]
     assert {key: manifest[key] for key in plan["manifest"]} == plan["manifest"]
-    data = target.read_bytes()
     assert manifest["digest"] == f"sha256:{hashlib.sha256(data).hexdigest()}"
     assert manifest["bytes"] == len(data) <= plan["bytes"]
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    samples = np.asarray(network.calibration["x"][:2], dtype=np.float32)
-    assert session.run(None, {"x": samples})[0].shape == (2, 5)
-    assert small["build_key"] != plan["build_key"]
-    assert small["bytes"] < plan["bytes"]
-    assert isinstance(too_small, RemoteError)
-    assert too_small.code == "budget-unreachable"
-    assert too_small.fields["minimum"] == described["feasible"]["min"]
-    assert isinstance(no_quality, RemoteError)
-    assert no_quality.code == "quality-unavailable"
+
+
+def test_same_build_gives_the_same_bytes(answered: dict[str, Any]) -> None:
+    assert answered["plan again"] == answered["plan instant"]
+    assert answered["again"]["digest"] == answered["instant"]["digest"]
+
+
+def test_curve_is_measured(answered: dict[str, Any]) -> None:
+    assert answered["curve"]["full"]["params"] == PARAMETERS
+    (point,) = answered["curve"]["points"]
+    assert point["params"] <= PARAMETERS // 2
 
 
 @pytest.mark.parametrize(
-    ("content", "code"), [(b"", "invalid-checkpoint"), (b"no checkpoint", "invalid-checkpoint")], ids=["empty", "text"]
+    ("name", "code"),
+    [("too small", "budget-unreachable"), ("no quality", "quality-unavailable"), ("no multiple", "invalid-budget")],
 )
-def test_hostile_checkpoint_is_refused_and_the_process_lives(
-    tmp_path: Path, checkpoint: dict[str, str], content: bytes, code: str
-) -> None:
-    path = tmp_path / "upload.inn"
-    path.write_bytes(content)
-    refused, described = asyncio.run(
-        answers(("describe", {"checkpoint": str(path)}), ("describe", {"checkpoint": checkpoint["checkpoint"]}))
-    )
-    assert isinstance(refused, RemoteError)
-    assert refused.code == code
-    assert described["name"]
+def test_impossible_request_is_refused_by_the_plan(answered: dict[str, Any], name: str, code: str) -> None:
+    assert isinstance(answered[name], RemoteError)
+    assert answered[name].code == code
+    if name == "too small":
+        assert answered[name].fields["minimum"] == answered["described"]["feasible"]["min"]
+
+
+def test_hostile_checkpoints_are_refused_and_the_process_lives(checkpoint: dict[str, str], tmp_path: Path) -> None:
+    whole = Path(checkpoint["checkpoint"]).read_bytes()
+    uploads = {"empty": b"", "text": b"no checkpoint", "cut": whole[:-1], "huge header": b"\xff" * 8 + whole[8:]}
+    calls = []
+    for name, content in uploads.items():
+        (tmp_path / name).write_bytes(content)
+        calls.append(("describe", {"checkpoint": str(tmp_path / name)}))
+    *refused, described = asyncio.run(answers(*calls, ("describe", {"checkpoint": checkpoint["checkpoint"]})))
+    assert all(isinstance(error, RemoteError) for error in refused)
+    assert {error.code for error in refused} <= {"invalid-checkpoint", "digest-mismatch"}
+    assert described["name"] == "small"
 
 
 def test_planning_does_not_load_pytorch(checkpoint: dict[str, str]) -> None:
@@ -124,10 +202,15 @@ def test_process_ends_with_its_standard_input() -> None:
     process = subprocess.Popen(
         builder_command(SETTINGS), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    out, err = process.communicate(b'{"id": 1, "op": "ping", "params": {}}\n', timeout=60)
-    assert process.returncode == 0
-    assert [line[:8] for line in out.splitlines()][:1] == [b'{"event"']
-    assert err == b""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    ready = orjson.loads(process.stdout.readline())
+    assert ready == {"event": "ready", "pid": process.pid}
+    process.stdin.write(b'{"id": 1, "op": "ping", "params": {}}\n')
+    process.stdin.flush()
+    assert orjson.loads(process.stdout.readline()) == {"id": 1, "result": {}}
+    rest, errors = process.communicate(timeout=60)
+    assert (process.returncode, rest, errors) == (0, b"", b"")
 
 
 def test_memory_and_threads_are_limited() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import sys
 from collections.abc import AsyncIterator
@@ -17,6 +18,7 @@ from service.jobs.board import JobBoard
 from service.jobs.client import BuilderClient
 from service.jobs.curves import CurveService
 from service.jobs.exports import ExportService
+from service.jobs.job import Job
 from service.jobs.models import ModelService
 from service.jobs.observer import BuildOutcome, SilentObserver
 from service.jobs.pool import BuilderPool
@@ -152,3 +154,17 @@ async def open_hub(
         await planner.close()
         store.close()
         catalogue.close()
+
+
+def request(value: int) -> ExportRequest:
+    """A request for the model `fake`."""
+    return ExportRequest("fake", "params", value)
+
+
+async def reach(job: Job, stage: str) -> None:
+    """Waits until a job is in a stage."""
+    async with asyncio.timeout(20):
+        async for status in job.events():
+            if status is not None and status.stage == stage:
+                return
+    raise AssertionError(f"the job never came to '{stage}'")

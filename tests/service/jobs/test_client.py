@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -194,6 +196,34 @@ def test_process_that_does_not_start_is_tried_with_growing_pauses(code: str) -> 
     asyncio.run(scenario())
     assert len(pauses) == START_ATTEMPTS - 1
     assert pauses == sorted(pauses)
+
+
+def test_killed_hub_leaves_no_builder(tmp_path: Path) -> None:
+    hub = (
+        "import asyncio, sys; from service.jobs.client import BuilderClient\n"
+        f"client = BuilderClient({FAKE_COMMAND!r})\n"
+        f"asyncio.run(client.call('export', {params(tmp_path, fake_builder.HANG)!r}, timeout_seconds=60))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", hub])
+    try:
+        while not (tmp_path / "builds.log").exists() or not (tmp_path / "builds.log").read_text():
+            time.sleep(0.01)
+    finally:
+        parent.kill()
+        parent.wait()
+    builder = int((tmp_path / "builds.log").read_text().split()[0])
+    deadline = time.monotonic() + 20
+    while is_running(builder):
+        assert time.monotonic() < deadline, "the builder outlived its hub"
+        time.sleep(0.01)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process runs; a dead one that nobody has waited for yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_closed_client_takes_no_requests() -> None:

@@ -15,11 +15,13 @@ from service.errors import (
     BodyTooLargeError,
     InvalidRequestError,
     NameConflictError,
+    QueueFullError,
     RemoteError,
     StoreFullError,
     UnknownModelError,
 )
 from service.jobs.board import JobBoard
+from service.jobs.curves import CurveService
 from service.jobs.models import ModelService
 from service.jobs.request import ExportRequest, curve_key, export_key
 from service.jobs.upkeep import UPKEEP_SECONDS, keep_up
@@ -119,6 +121,24 @@ def test_curve_is_measured_once_and_remembered(tmp_path: Path) -> None:
                 hub.curves.lookup("fake")
         async with open_hub(tmp_path) as hub:
             assert hub.curves.lookup("fake", params=[5, 6]) is None  # went with its checkpoint
+
+    asyncio.run(scenario())
+
+
+def test_too_many_different_curves_are_refused(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_hub(tmp_path) as hub:
+            curves = CurveService(
+                catalogue=hub.catalogue, registry=hub.registry, builders=hub.builders, board=hub.board, queue_limit=1
+            )
+            first = await curves.submit("fake", params=[1])
+            second = await curves.submit("fake", params=[1])
+            with pytest.raises(QueueFullError):
+                await curves.submit("fake", params=[2])
+            assert await first.wait(20)
+            assert second.result() == first.result()
+            assert len(hub.board) == 2
+            await curves.close()
 
     asyncio.run(scenario())
 

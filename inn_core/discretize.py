@@ -1,0 +1,124 @@
+"""From an integral network and a plan to the weights of a discrete one, in either quality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from inn_core.calibration import calibration_samples
+from inn_core.divergence import mean_divergence
+from inn_core.engine import Chunk, Engine, choose_device, run_outputs, split_blocks
+from inn_core.graph.program import Program
+from inn_core.instant import instant_weights
+from inn_core.network import Array, IntegralNetwork
+from inn_core.plan import Plan
+from inn_core.progress import Progress, no_progress, scaled
+from inn_core.quality import check_quality
+from inn_core.refine import METHODS, Candidate, Method, Walk
+from inn_core.sampling import selections
+from inn_core.statistics import output_kinds
+
+
+@dataclass(frozen=True)
+class Discretized:
+    """Weights of a discrete model.
+
+    Attributes:
+        weights: by initializer name, in the dtypes of the checkpoint.
+        method: how they were made: `full`, `instant`, `one-shot`, `hybrid` or `sequential`.
+        held_out: divergence from the full network on calibration samples that the choice of the method did not fit
+            (nats for classifiers, relative squared error otherwise), or None where nothing was chosen.
+    """
+
+    weights: dict[str, Array]
+    method: str
+    held_out: float | None
+
+
+def discretize(
+    network: IntegralNetwork,
+    plan: Plan,
+    *,
+    quality: str = "refined",
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Discretized:
+    """Make the weights of a plan.
+
+    Args:
+        network: the integral network.
+        plan: a size for every group.
+        quality: `refined` fits one-shot, hybrid and sequential least squares to most of the calibration samples, keeps
+            what is best on the others, and fits it again to all; `instant` is closed form, without data.
+        device: `auto`, `cpu` or `cuda`.
+        progress: told the finished share.
+
+    Returns:
+        The weights; at the full size those of the checkpoint, untouched.
+
+    Raises:
+        QualityUnavailableError: the checkpoint does not keep what the quality needs.
+        DeviceError: there is no such device.
+    """
+    check_quality(network, quality)
+    target = choose_device(device)
+    if plan.full_size:
+        return Discretized({name: np.asarray(array) for name, array in network.weights.items()}, "full", None)
+    if quality == "instant":
+        return Discretized(instant_weights(network, plan.sizes, device=target), "instant", None)
+    return refine(network, plan.sizes, Engine.of(network, target), progress=progress or no_progress)
+
+
+def refine(
+    network: IntegralNetwork,
+    sizes: Mapping[str, int],
+    engine: Engine,
+    *,
+    methods: Sequence[Method] = METHODS,
+    progress: Progress = no_progress,
+) -> Discretized:
+    """Fit all methods, choose on held-out samples, fit the best again on all samples."""
+    count = len(next(iter(network.calibration.values())))
+    fit_on, hold_out = split_blocks(count)
+    weights, program = fit_methods(
+        network, sizes, engine, methods, engine.chunks(calibration_samples(network, fit_on)), scaled(progress, 0.0, 0.55)
+    )
+    judge = engine.chunks(calibration_samples(network, hold_out))
+    full_outputs = run_outputs(engine.program, engine.weights, judge)
+    kinds = output_kinds(engine.program, full_outputs)
+    scores = {
+        name: mean_divergence(full_outputs, run_outputs(program, fitted, judge), kinds)
+        for name, fitted in weights.items()
+    }
+    progress("choosing", 0.6)
+    best = min(methods, key=lambda method: scores[method.name])
+    needed = [method for method in methods if method.name in (best.name, best.towards)]
+    final, _ = fit_methods(
+        network, sizes, engine, needed, engine.chunks(calibration_samples(network)), scaled(progress, 0.6, 1.0)
+    )
+    return Discretized(to_arrays(final[best.name]), best.name, scores[best.name])
+
+
+def fit_methods(
+    network: IntegralNetwork,
+    sizes: Mapping[str, int],
+    engine: Engine,
+    methods: Sequence[Method],
+    chunks: Sequence[Chunk],
+    progress: Progress = no_progress,
+) -> tuple[dict[str, dict[str, torch.Tensor]], Program]:
+    """Weights of one plan by each method, and the sized program."""
+    kept = selections(network.orders, sizes)
+    candidates = [
+        Candidate(method.name, network, engine.weights, kept, method, device=engine.device) for method in methods
+    ]
+    fitted = Walk(network, engine.program, engine.weights, candidates).run(chunks, progress)
+    return fitted, candidates[0].program
+
+
+def to_arrays(weights: Mapping[str, torch.Tensor]) -> dict[str, Array]:
+    """Tensors as arrays on the CPU."""
+    return {name: tensor.cpu().contiguous().numpy() for name, tensor in weights.items()}

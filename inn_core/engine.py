@@ -1,0 +1,117 @@
+"""A network made ready to compute: its program and weights on a device, its calibration samples in chunks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from inn_core.errors import DeviceError
+from inn_core.graph.axis import axis_size
+from inn_core.graph.program import Program
+from inn_core.network import Array, IntegralNetwork, Structure, Template
+from inn_core.resize import resize_template
+
+CHUNK_ELEMENTS = 2**24  # largest activation of a chunk: 64 MiB in float32
+MAX_CHUNK = 256
+SPLIT_BLOCKS = 16  # neighbours in the calibration set often share a source, so whole blocks are held out
+
+Chunk = dict[str, torch.Tensor]
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one, else the CPU.
+
+    Raises:
+        DeviceError: the device is unknown or not on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"device '{name}' is unknown; use auto, cpu or cuda", device=name) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("device 'cuda' was asked for, but PyTorch finds no CUDA device; use auto or cpu", device=name)
+    return device
+
+
+def chunk_samples(structure: Structure) -> int:
+    """How many samples to run at a time, so that the largest activation stays bounded."""
+    full = structure.full_sizes()
+    largest = max(
+        (math.prod(axis_size(axis, full) for axis in axes) for axes in structure.values.values()), default=1
+    )
+    return max(1, min(MAX_CHUNK, CHUNK_ELEMENTS // max(largest, 1)))
+
+
+def to_chunks(samples: Mapping[str, Array], size: int, device: torch.device) -> list[Chunk]:
+    """Samples as tensors, `size` at a time."""
+    count = len(next(iter(samples.values())))
+    return [
+        {name: torch.from_numpy(np.ascontiguousarray(array[i : i + size])).to(device) for name, array in samples.items()}
+        for i in range(0, count, size)
+    ]
+
+
+def split_blocks(count: int, held_out: float = 0.25) -> tuple[Array, Array]:
+    """Positions to fit on and positions to hold out: whole blocks of neighbours, spread over the set."""
+    period = max(2, round(1 / held_out))
+    block = np.arange(count) * SPLIT_BLOCKS // max(count, SPLIT_BLOCKS) if count >= SPLIT_BLOCKS else np.arange(count)
+    is_held = block % period == period - 1
+    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Everything to run one network at full size.
+
+    Attributes:
+        program: of the full template.
+        weights: on the device.
+        chunk: samples to run at a time.
+    """
+
+    template: Template
+    structure: Structure
+    program: Program
+    weights: Mapping[str, torch.Tensor]
+    chunk: int
+    device: torch.device
+
+    @classmethod
+    def build(
+        cls, template: Template, structure: Structure, weights: Mapping[str, Array], device: torch.device
+    ) -> Engine:
+        """Load a network's weights."""
+        tensors = {name: torch.from_numpy(np.array(array)).to(device) for name, array in weights.items()}
+        program = Program(template.model, device=device)
+        return cls(template, structure, program, tensors, chunk_samples(structure), device)
+
+    @classmethod
+    def of(cls, network: IntegralNetwork, device: torch.device) -> Engine:
+        """Load an integral network."""
+        return cls.build(network.template, network.structure, network.weights, device)
+
+    @classmethod
+    def build_sized(
+        cls, network: IntegralNetwork, sizes: Mapping[str, int], weights: Mapping[str, Array], device: torch.device
+    ) -> Engine:
+        """Load a discrete model of a network; its structure has the groups at the given sizes."""
+        groups = tuple(replace(group, size=sizes[group.name]) for group in network.structure.groups)
+        template = Template(resize_template(network, sizes), network.template.weights)
+        return cls.build(template, replace(network.structure, groups=groups), weights, device)
+
+    def chunks(self, samples: Mapping[str, Array]) -> list[Chunk]:
+        """Samples as tensors on the device."""
+        return to_chunks(samples, self.chunk, self.device)
+
+
+@torch.inference_mode()
+def run_outputs(program: Program, weights: Mapping[str, torch.Tensor], chunks: Sequence[Chunk]) -> dict[str, torch.Tensor]:
+    """Outputs of a program over all chunks, joined along the batch."""
+    results = [program.run(weights, chunk) for chunk in chunks]
+    return {name: torch.cat([result[name] for result in results]) for name in program.outputs}
