@@ -16,7 +16,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,11 @@ from benchmarks.accuracy_report import draw, tables
 from benchmarks.rivals import torch_pruning as rival
 from inn_core.checkpoint import load_checkpoint
 from inn_core.evaluate import curve
-from inn_core.files import written_aside
+from inn_core.files import file_digest, written_aside
 from inn_core.plan import feasible_range
 from inn_core.progress import Progress
 from models.datasets import DEFAULT_FOLDER, fashion_mnist
-from models.fashion_resnet import factory
+from models.fashion_resnet import WEIGHTS, factory
 from models.recipes.classifier import accuracy, to_pixels
 from models.recipes.fashion_resnet import pick_calibration
 
@@ -49,14 +49,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
     results: dict[str, Any] = json.loads(options.output.read_text()) if options.output.is_file() else {}
+    options.output.parent.mkdir(parents=True, exist_ok=True)
     environment = {"torch": torch.__version__, "cores": os.cpu_count(), "threads": options.threads}
     if options.part in ("ours", "all"):
         results["ours"] = {**measure_ours(options.checkpoint, options.data), "environment": environment}
+        _save(options.output, results)
     if options.part in ("rival", "all"):
-        results["rival"] = {**measure_rival(options.data), "environment": environment}
+        known = results.get("rival", {})
+        if known.get("weights") != file_digest(WEIGHTS):
+            known = {"weights": file_digest(WEIGHTS), "settings": {}}
+        for partial in measure_rival(options.data, known["settings"]):
+            results["rival"] = {**known, **partial, "environment": environment}
+            _save(options.output, results)
     _check_same_network(results)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    _write(options.output, json.dumps(results, indent=1, sort_keys=True) + "\n")
     report = tables(results, SHARES)
     _write(options.output.with_suffix(".md"), report)
     draw(results, options.output.with_suffix(".png"))
@@ -85,42 +90,48 @@ def measure_ours(checkpoint: Path, data: Path) -> dict[str, Any]:
     return results
 
 
-def measure_rival(data: Path) -> dict[str, Any]:
-    """All sizes of Torch-Pruning: `{"full": point, "settings": {name: [row, …]}}`, one row per size."""
+def measure_rival(data: Path, known: Mapping[str, list[Row]]) -> Iterator[dict[str, Any]]:
+    """All sizes of Torch-Pruning: `{"full": point, "settings": {name: [row, …]}}`, one row per size.
+
+    Args:
+        data: folder of the data set.
+        known: settings that an earlier run measured on the same weights; they are kept.
+
+    Yields:
+        The results so far, after every setting, so that a run that is stopped loses little.
+    """
     module, _ = factory()
     train_images, train_labels = fashion_mnist("train", folder=data)
     chosen = pick_calibration(len(train_images), seed=RECIPE_SEED)
     images, labels = to_pixels(train_images[chosen]), torch.from_numpy(train_labels[chosen].astype(np.int64))
-    test_images, test_labels = fashion_mnist("test", folder=data)
-    full = rival.exported_parameters(module)
-    results: dict[str, Any] = {
-        "full": {
-            "params": full,
-            "macs": rival.count_macs(module, images[:1]),
-            "accuracy": accuracy(module, test_images, test_labels),
-        },
-        "settings": {},
+    test = fashion_mnist("test", folder=data)
+    full = {
+        "params": rival.exported_parameters(module),
+        "macs": rival.count_macs(module, images[:1]),
+        "accuracy": accuracy(module, *test),
     }
+    settings = dict(known)
+    yield {"full": full, "settings": settings}
     for setting in rival.SETTINGS:
+        if setting.name in settings:
+            continue
         rows: list[Row] = []
         for share in SHARES:
-            pruned = rival.prune_to(
-                module, int(share * full), setting=setting, images=images, labels=labels, classifier="head"
-            )
-            again = rival.reestimate_statistics(pruned.module, images)
+            target = int(share * full["params"])
+            pruned = rival.prune_to(module, target, setting=setting, images=images, labels=labels, classifier="head")
             rows.append(
                 {
                     "params": pruned.params,
                     "macs": pruned.macs,
                     "seconds": round(pruned.seconds, 2),
                     "is_hit": pruned.is_hit,
-                    "accuracy": accuracy(pruned.module, test_images, test_labels),
-                    "accuracy_reestimated": accuracy(again, test_images, test_labels),
+                    "accuracy": accuracy(pruned.module, *test),
+                    "accuracy_reestimated": accuracy(rival.reestimate_statistics(pruned.module, images), *test),
                 }
             )
             _say(f"{setting.name} at {100 * share:g} %: {100 * rows[-1]['accuracy_reestimated']:.1f} %")
-        results["settings"][setting.name] = rows
-    return results
+        settings[setting.name] = rows
+        yield {"full": full, "settings": settings}
 
 
 def _check_same_network(results: dict[str, Any]) -> None:
@@ -136,6 +147,10 @@ def _sayer(quality: str) -> Progress:
 
 def _say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
+
+
+def _save(path: Path, results: dict[str, Any]) -> None:
+    _write(path, json.dumps(results, indent=1, sort_keys=True) + "\n")
 
 
 def _write(path: Path, text: str) -> None:

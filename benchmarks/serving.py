@@ -74,7 +74,9 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="inn-bench-") as folder, (Path(folder) / "hub.log").open("wb") as log:
         note("starting a hub and a bare server")
         with (
-            running_hub(Path(folder) / "store", imports=[options.checkpoint], log=log) as hub,
+            running_hub(
+                Path(folder) / "store", imports=[options.checkpoint], environment={"INN_WAIT_SECONDS": "600"}, log=log
+            ) as hub,
             bare_server() as bare,
         ):
             figures = measure(Connection(hub), Connection(bare), hub, Path(folder))

@@ -24,7 +24,7 @@ PARITY_TOLERANCE = {"float64": 1e-4, "float32": 1e-4, "float16": 2e-2}
 """Largest relative difference between PyTorch and ONNX Runtime, by dtype of the output: both sum in float32 but in
 another order, which costs about 1e-6; half precision rounds every value between operators to 1e-3."""
 
-PARITY_SAMPLES = 4
+PARITY_SAMPLES = 4  # at most; a quarter of those for agreement where these are few
 AGREEMENT_SAMPLES = (4, 256)  # at least, at most
 QUICK_MACS, THOROUGH_MACS = 16e9, 128e9
 """Work of the full network on the samples: half a second and four seconds or so on two cores."""
@@ -66,7 +66,7 @@ def accept(
     """
     samples = _samples(network, thorough=thorough)
     found = _run_artifact(network, path, samples)
-    few = {name: array[: fixed_batch(network) or PARITY_SAMPLES] for name, array in samples.items()}
+    few = {name: array[: _parity_samples(network, len(array))] for name, array in samples.items()}
     program = Program(resize_template(network, sizes))
     expected = _run_program(network, program, weights, few)
     parity = max((_difference(name, found[name][: len(array)], array) for name, array in expected.items()), default=0.0)
@@ -108,6 +108,7 @@ def _run_artifact(network: IntegralNetwork, path: Path, samples: Arrays) -> Arra
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.enable_cpu_mem_arena = False  # the session is used once
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others compute on this machine, too
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises classes of its own that share no base
@@ -152,6 +153,10 @@ def _samples(network: IntegralNetwork, *, thorough: bool) -> Arrays:
     work = THOROUGH_MACS if thorough else QUICK_MACS
     affordable = int(work / max(planner_of(network).full_plan().macs, 1))
     return first_samples(network, min(max(affordable, least), most))
+
+
+def _parity_samples(network: IntegralNetwork, available: int) -> int:
+    return fixed_batch(network) or min(PARITY_SAMPLES, max(1, available // 4))
 
 
 def _full_output(network: IntegralNetwork, *, thorough: bool) -> Array:

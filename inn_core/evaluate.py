@@ -59,7 +59,7 @@ def curve(
 
     Returns:
         `{"full": point, "points": [point, …]}`, JSON-ready, points in the order of `params`. A point has `params`,
-        `macs` (of one sample), `bytes` (of the ONNX file), `accuracy` (0 to 1; None without labels), `agreement`
+        `macs` (of one sample), `bytes` (of the ONNX file, see `Plan`), `accuracy` (0 to 1; None without labels), `agreement`
         with the full network (see `agreement`), and `seconds` (to plan and discretize; 0 for the full network).
 
     Raises:

@@ -74,6 +74,9 @@ def main() -> int:
             note(log_path.read_text(encoding="utf-8", errors="replace"))
             print_error("demo-failed", f"{exc}; the log of the hub is above")
             return 1
+        except KeyboardInterrupt:
+            print_error("interrupted", "stopped from the keyboard; the hub is stopped, its store is removed")
+            return 130
     note(f"{len(labels)} test images of Fashion-MNIST, one checkpoint, no labels and no training used for any size")
     print_rows(rows, labels)
     return 0

@@ -60,7 +60,12 @@ def running_hub(
     for checkpoint in imports:
         command += ["--import", str(checkpoint)]
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env={**os.environ, **(environment or {})}
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        env={**os.environ, **(environment or {})},
+        start_new_session=True,  # Ctrl-C in the terminal is for this process, which stops the hub itself
     )
     try:
         yield _first_line(process)

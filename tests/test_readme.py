@@ -44,7 +44,12 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("hub")
-    with (folder / "hub.log").open("wb") as log, running_hub(folder / "store", log=log) as address:
+    # Builds take seconds; on a machine busy with other tests they must not turn into jobs.
+    environment = {"INN_WAIT_SECONDS": "600"}
+    with (
+        (folder / "hub.log").open("wb") as log,
+        running_hub(folder / "store", environment=environment, log=log) as address,
+    ):
         yield address
 
 
@@ -62,7 +67,7 @@ def test_blocks_run_one_by_one(hub: str, desk: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=600,
         )
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
         check_output(mark, block, done.stdout)

@@ -54,14 +54,14 @@ class Setting:
 SETTINGS = (
     Setting("LAMP, global", "LAMPImportance", (("p", 2),), global_pruning=True),
     Setting("LAMP, isomorphic", "LAMPImportance", (("p", 2),), global_pruning=True, isomorphic=True),
-    Setting("LAMP, uniform", "LAMPImportance", (("p", 2),)),
     Setting("L2, uniform", "GroupMagnitudeImportance", (("p", 2),)),
-    Setting("L2, isomorphic", "GroupMagnitudeImportance", (("p", 2),), global_pruning=True, isomorphic=True),
+    Setting("Taylor, global (labels)", "GroupTaylorImportance", global_pruning=True, steps=3, uses_labels=True),
     Setting("L1, uniform", "GroupMagnitudeImportance", (("p", 1),)),
+    Setting("L2, isomorphic", "GroupMagnitudeImportance", (("p", 2),), global_pruning=True, isomorphic=True),
+    Setting("LAMP, uniform", "LAMPImportance", (("p", 2),)),
     Setting("FPGM, uniform", "FPGMImportance", (("p", 2),)),
     Setting("BN scale, uniform", "BNScaleImportance"),
     Setting("Taylor, uniform (labels)", "GroupTaylorImportance", steps=3, uses_labels=True),
-    Setting("Taylor, global (labels)", "GroupTaylorImportance", global_pruning=True, steps=3, uses_labels=True),
 )
 
 

@@ -8,9 +8,9 @@ Writes into the output folder:
     fashion_resnet.inn          the integral network (not with `--skip-import`)
     training.pt                 the state after the last finished epoch; a run that was stopped continues from it
 
-All choices were made on 5,000 held-out training images (`--validation 5000`); the test images are looked at once, at
-the end. The data is Debian's package `dataset-fashion-mnist`. The run is as repeatable as torch is: equal on one
-machine with one number of threads.
+No setting was tuned on the test images: `--validation 5000` holds out training images to try settings on, and then the
+test images are not looked at. The data is Debian's package `dataset-fashion-mnist`. The run is as repeatable as torch
+is: equal on one machine with one number of threads and one precision.
 """
 
 from __future__ import annotations

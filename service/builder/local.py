@@ -8,7 +8,6 @@ inn_core, which is imported inside them, so that `inn --help` stays instant and 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,12 +16,10 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from service.errors import DigestMismatchError, RemoteError
+from service.extras import HUB_MODULES, is_installed, missing_extra
 
 Arrays = Mapping[str, NDArray[Any]]
 Report = Callable[[str, float], None]
-
-HUB_MODULES = ("torch", "onnx", "onnxscript", "safetensors", "scipy", "onnxruntime")
-"""Optional modules that the extra `hub` installs."""
 
 
 @contextlib.contextmanager
@@ -37,13 +34,8 @@ def translated_errors() -> Iterator[None]:
         raise RemoteError(exc.code, exc.message, exc.fields) from exc
     except ImportError as exc:
         module = (exc.name or "").partition(".")[0]
-        if module in HUB_MODULES and not _is_installed(module):
-            raise RemoteError(
-                "missing-extra",
-                f"this command needs the Python package '{module}', which is not installed; "
-                "install the extra that brings it: pip install 'inn-service[hub]'",
-                {"module": module, "extra": "hub"},
-            ) from exc
+        if module in HUB_MODULES and not is_installed(module):
+            raise missing_extra(module) from exc
         raise
 
 
@@ -139,7 +131,6 @@ def size_quality_curve(
         RemoteError: the checkpoint, the data or a target is refused.
     """
     from inn_core.checkpoint import load_checkpoint
-
     from inn_core.evaluate import curve
 
     return dict(
@@ -191,7 +182,6 @@ def export(
     """
     from inn_core.checkpoint import file_digest, load_checkpoint
     from inn_core.export import export_artifact
-
     from inn_core.plan import Budget
 
     network = load_checkpoint(path)
@@ -243,10 +233,3 @@ def _working_directory_importable() -> Iterator[None]:
         yield
     finally:
         sys.path.remove(here)
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False

@@ -13,6 +13,7 @@ import typer
 
 from service.commands.arguments import check_input_file
 from service.errors import ServiceError
+from service.extras import HUB_MODULES, is_installed, missing_extra
 from service.terminal import CommandError, note, reported_errors
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ def serve(
     checkpoints = [check_input_file(path, "checkpoint") for path in imports or ()]
     given = {"store": store, "host": host, "port": port}
     settings = _settings({name: value for name, value in given.items() if value is not None})
+    for module in HUB_MODULES:
+        if not is_installed(module):
+            raise missing_extra(module)
     import uvicorn
 
     from service.api.app import create_app

@@ -180,14 +180,22 @@ def test_a_calibration_file_that_cannot_be_read_is_refused(
     assert not (tmp_path / "out.inn").exists()
 
 
-@pytest.mark.parametrize("module", ["torch", "onnx"])
-def test_a_missing_extra_is_named(module: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("torch", ["export", "residual.inn", "--params", "300", "-o", "out.onnx"]),
+        ("onnx", ["inspect", "residual.inn"]),
+        ("torch", ["serve", "--port", "0"]),
+        ("onnxruntime", ["serve", "--port", "0"]),
+    ],
+)
+def test_a_missing_extra_is_named(module: str, arguments: list[str], tmp_path: Path) -> None:
     save_checkpoint(residual_network(), tmp_path / "residual.inn")
     code = f"""
 import sys
 sys.modules[{module!r}] = None  # what an import finds when the package is not installed
 from service.cli import app
-app(["export", "residual.inn", "--params", "300", "-o", "out.onnx"])
+app({arguments!r})
 """
     done = fresh_python(code, tmp_path)
     assert done.returncode == OUR_ERROR

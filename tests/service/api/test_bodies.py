@@ -11,7 +11,6 @@ from service.errors import InvalidRequestError, ServiceError
 from service.jobs.request import ExportRequest
 from service.web.errors import InvalidBudgetError, UnsupportedBudgetError
 
-
 DESCRIPTION = {"feasible": {"min": 7, "max": 77}, "qualities": ["refined", "instant"]}
 
 

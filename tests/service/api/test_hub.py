@@ -127,7 +127,7 @@ def test_a_full_queue_answers_503_with_a_time(tmp_path: Path) -> None:
 
 
 def test_a_build_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
-    with live_hub(tmp_path, build_timeout_seconds=0.5) as toy:
+    with live_hub(tmp_path, build_timeout_seconds=1.0) as toy:
         hold = toy.control / "hold"
         hold.touch()
         try:
