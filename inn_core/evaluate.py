@@ -59,8 +59,8 @@ def curve(
 
     Returns:
         `{"full": point, "points": [point, …]}`, JSON-ready, points in the order of `params`. A point has `params`,
-        `macs` (of one sample), `bytes` (of the ONNX file, see `Plan`), `accuracy` (0 to 1; None without labels), `agreement`
-        with the full network (see `agreement`), and `seconds` (to plan and discretize; 0 for the full network).
+        `macs` (of one sample), `bytes` (of the ONNX file, see `Plan`), `accuracy` (0 to 1; None without labels),
+        `agreement` with the full network (see `agreement`), and `seconds` (to plan and discretize; 0 at full size).
 
     Raises:
         InvalidEvaluationError: there are no samples, an array is missing or has another shape than its graph input,
