@@ -9,17 +9,20 @@ import numpy as np
 import torch
 
 from inn_core.calibration import calibration_samples
+from inn_core.distill import affordable_epochs, distill, prepare_lessons
 from inn_core.divergence import mean_divergence
 from inn_core.engine import Chunk, Engine, choose_device, run_outputs, split_blocks
 from inn_core.graph.program import Program
 from inn_core.instant import instant_weights
 from inn_core.network import Array, IntegralNetwork
-from inn_core.plan import Plan
+from inn_core.plan import Plan, planner_of
 from inn_core.progress import Progress, no_progress, scaled
 from inn_core.quality import check_quality
 from inn_core.refine import METHODS, Candidate, Method, Walk
 from inn_core.sampling import selections
 from inn_core.statistics import output_kinds
+
+MANY_SAMPLES = 512  # an eighth of so many is enough to judge by
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Discretized:
 
     Attributes:
         weights: by initializer name, in the dtypes of the checkpoint.
-        method: how they were made: `full`, `instant`, `one-shot`, `hybrid` or `sequential`.
+        method: how they were made: `full`, `instant`, `one-shot`, `hybrid`, `sequential` or
+            `distilled`.
         held_out: divergence from the full network on calibration samples that the choice of the method did not fit
             (nats for classifiers, relative squared error otherwise), or None where nothing was chosen.
     """
@@ -80,24 +84,40 @@ def refine(
     methods: Sequence[Method] = METHODS,
     progress: Progress = no_progress,
 ) -> Discretized:
-    """Fit all methods, choose on held-out samples, fit the best again on all samples."""
+    """Fit all methods, choose on held-out samples, fit the best again on all samples.
+
+    Where a size is cheap enough to train, a distilled version of the best is one more candidate; if it wins, it stays
+    as it was judged, for fitting it again would cost as much as everything else.
+    """
     count = len(next(iter(network.calibration.values())))
-    fit_on, hold_out = split_blocks(count)
-    weights, program = fit_methods(
-        network, sizes, engine, methods, engine.chunks(calibration_samples(network, fit_on)), scaled(progress, 0.0, 0.55)
+    fit_on, hold_out = split_blocks(count, held_out=0.25 if count < MANY_SAMPLES else 0.125)
+    fit_samples = calibration_samples(network, fit_on)
+    fitted, program = fit_methods(
+        network, sizes, engine, methods, engine.chunks(fit_samples), scaled(progress, 0.0, 0.4)
     )
     judge = engine.chunks(calibration_samples(network, hold_out))
     full_outputs = run_outputs(engine.program, engine.weights, judge)
     kinds = output_kinds(engine.program, full_outputs)
-    scores = {
-        name: mean_divergence(full_outputs, run_outputs(program, fitted, judge), kinds)
-        for name, fitted in weights.items()
-    }
-    progress("choosing", 0.6)
+
+    def score(weights: Mapping[str, torch.Tensor]) -> float:
+        return mean_divergence(full_outputs, run_outputs(program, weights, judge), kinds)
+
+    scores = {name: score(weights) for name, weights in fitted.items()}
     best = min(methods, key=lambda method: scores[method.name])
+    cost = planner_of(network).cost
+    macs = int(cost.evaluate("macs", cost.to_row(sizes))[0])
+    epochs = affordable_epochs(macs, len(fit_on), engine.device)
+    if epochs:
+        report = scaled(progress, 0.4, 1.0)
+        lessons = prepare_lessons(engine, fit_samples)
+        start = fitted[best.name]
+        taught = distill(network, engine, program, start, sizes, lessons, epochs=epochs, progress=report)
+        taught_score = score(taught)
+        if taught_score < scores[best.name]:
+            return Discretized(to_arrays(taught), "distilled", taught_score)
     needed = [method for method in methods if method.name in (best.name, best.towards)]
     final, _ = fit_methods(
-        network, sizes, engine, needed, engine.chunks(calibration_samples(network)), scaled(progress, 0.6, 1.0)
+        network, sizes, engine, needed, engine.chunks(calibration_samples(network)), scaled(progress, 0.5, 1.0)
     )
     return Discretized(to_arrays(final[best.name]), best.name, scores[best.name])
 

@@ -1,4 +1,4 @@
-"""Choose, refine and store the knots of `instant`."""
+"""Knots of `instant`: refined networks along the size path, as arrays of the checkpoint."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from inn_core.calibration import calibration_samples
 from inn_core.cost import CostModel
 from inn_core.discretize import refine
 from inn_core.engine import Engine
-from inn_core.instant import knot_arrays
-from inn_core.network import Array, IntegralNetwork
 from inn_core.graph.axis import axis_groups
+from inn_core.network import Array, IntegralNetwork
 from inn_core.progress import Progress, scaled
+from inn_core.stored_knots import knot_arrays
 from inn_core.statistics import PointStatistics, channel_axis, collect_statistics
 
 DENSE_RATIO, SPARSE_RATIO = 0.7, 0.6  # parameters of a knot over those of the one before
 DENSE_BELOW = 4_000_000  # parameters: small networks can afford the denser knots
-LEAST_SHARE = 0.02
+LEAST_SHARE = 0.02  # of the parameters; below it the last knot serves
+
 
 
 def knot_sizes(network: IntegralNetwork, cost: CostModel) -> list[NDArray[np.int64]]:
