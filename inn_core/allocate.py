@@ -95,22 +95,22 @@ def _local_curves(
     probes = np.maximum(minimum, np.minimum((sizes * PROBE).astype(np.int64), sizes - 1))
     probed = np.flatnonzero(sizes > minimum)
     plans = [cost.to_sizes(sizes)]
-    for i in probed:
+    for i in probed.tolist():
         row = sizes.copy()
         row[i] = probes[i]
         plans.append(cost.to_sizes(row))
     found = measure(plans)
     measured = dict(zip(probed.tolist(), (max(value - found[0], LEAST_DAMAGE) for value in found[1:]), strict=True))
     result = []
-    for i, shape in enumerate(shapes):
-        present = int(sizes[i])
+    for number, shape in enumerate(shapes):
+        present = int(sizes[number])
         rise = shape[: present + 1] - shape[present]
-        if i in measured:
-            predicted = float(rise[probes[i]])
+        if number in measured:
+            predicted = float(rise[probes[number]])
             if predicted <= 0:  # no shape to scale: as steep as 1/m
                 rise = present / np.maximum(np.arange(present + 1), 0.5) - 1.0
-                predicted = float(rise[probes[i]])
-            rise = rise * (measured[i] / predicted)
+                predicted = float(rise[probes[number]])
+            rise = rise * (measured[number] / predicted)
         result.append(rise)
     return result
 

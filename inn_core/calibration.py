@@ -47,7 +47,9 @@ def checked_samples(model: onnx.ModelProto, arrays: Mapping[str, Array]) -> dict
         raise InvalidCalibrationError(f"calibration arrays have different numbers of samples: {lengths}")
     count = next(iter(lengths.values()), 0)
     if count < MIN_SAMPLES:
-        raise InvalidCalibrationError(f"{count} calibration samples are too few; give at least {MIN_SAMPLES}, better 1,000")
+        raise InvalidCalibrationError(
+            f"{count} calibration samples are too few; give at least {MIN_SAMPLES}, better 1,000"
+        )
     return samples
 
 
@@ -130,7 +132,9 @@ def levels_name(input_name: str) -> str:
     return f"levels/{input_name}"
 
 
-def calibration_samples(network: IntegralNetwork, positions: NDArray[np.int64] | slice = slice(None)) -> dict[str, Array]:
+def calibration_samples(
+    network: IntegralNetwork, positions: NDArray[np.int64] | slice = slice(None)
+) -> dict[str, Array]:
     """Calibration samples of a checkpoint as the graph reads them; empty when it keeps none."""
     dtypes = {
         value.name: helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)

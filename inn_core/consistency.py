@@ -16,6 +16,7 @@ from inn_core.calibration import LEVELS, levels_name
 from inn_core.cost import CostModel
 from inn_core.errors import InnError, InvalidWeightsError
 from inn_core.graph.axis import Axis, axis_groups, axis_size
+from inn_core.graph.normalize import is_usable
 from inn_core.network import Array, IntegralNetwork, Structure
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -151,7 +152,7 @@ def _check_weights(network: IntegralNetwork, *, finite: bool) -> None:
             raise InconsistentNetworkError(
                 f"weight '{name}' has shape {array.shape}, the template {shape}, its axes {axes}; they must be equal"
             )
-        if finite and not np.isfinite(array).all():
+        if finite and not is_usable(array):
             raise InvalidWeightsError(name, "NaN" if np.isnan(array).any() else "infinity")
 
 

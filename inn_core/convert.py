@@ -189,7 +189,11 @@ def _measurement(network: IntegralNetwork, engine: Engine, samples: Mapping[str,
         for start in range(0, len(plans), CANDIDATES_AT_ONCE):
             candidates = [
                 Candidate(
-                    str(start + i), network, engine.weights, selections(network.orders, sizes), SEQUENTIAL,
+                    str(start + i),
+                    network,
+                    engine.weights,
+                    selections(network.orders, sizes),
+                    SEQUENTIAL,
                     device=engine.device,
                 )
                 for i, sizes in enumerate(plans[start : start + CANDIDATES_AT_ONCE])

@@ -42,9 +42,7 @@ def choose_device(name: str) -> torch.device:
 def chunk_samples(structure: Structure) -> int:
     """How many samples to run at a time, so that the largest activation stays bounded."""
     full = structure.full_sizes()
-    largest = max(
-        (math.prod(axis_size(axis, full) for axis in axes) for axes in structure.values.values()), default=1
-    )
+    largest = max((math.prod(axis_size(axis, full) for axis in axes) for axes in structure.values.values()), default=1)
     return max(1, min(MAX_CHUNK, CHUNK_ELEMENTS // max(largest, 1)))
 
 
@@ -52,7 +50,10 @@ def to_chunks(samples: Mapping[str, Array], size: int, device: torch.device) -> 
     """Samples as tensors, `size` at a time."""
     count = len(next(iter(samples.values())))
     return [
-        {name: torch.from_numpy(np.ascontiguousarray(array[i : i + size])).to(device) for name, array in samples.items()}
+        {
+            name: torch.from_numpy(np.ascontiguousarray(array[i : i + size])).to(device)
+            for name, array in samples.items()
+        }
         for i in range(0, count, size)
     ]
 
@@ -111,7 +112,9 @@ class Engine:
 
 
 @torch.inference_mode()
-def run_outputs(program: Program, weights: Mapping[str, torch.Tensor], chunks: Sequence[Chunk]) -> dict[str, torch.Tensor]:
+def run_outputs(
+    program: Program, weights: Mapping[str, torch.Tensor], chunks: Sequence[Chunk]
+) -> dict[str, torch.Tensor]:
     """Outputs of a program over all chunks, joined along the batch."""
     results = [program.run(weights, chunk) for chunk in chunks]
     return {name: torch.cat([result[name] for result in results]) for name in program.outputs}

@@ -14,13 +14,12 @@ from inn_core.engine import Engine
 from inn_core.graph.axis import axis_groups
 from inn_core.network import Array, IntegralNetwork
 from inn_core.progress import Progress, scaled
-from inn_core.stored_knots import knot_arrays
 from inn_core.statistics import PointStatistics, channel_axis, collect_statistics
+from inn_core.stored_knots import knot_arrays
 
 DENSE_RATIO, SPARSE_RATIO = 0.7, 0.6  # parameters of a knot over those of the one before
 DENSE_BELOW = 4_000_000  # parameters: small networks can afford the denser knots
 LEAST_SHARE = 0.02  # of the parameters; below it the last knot serves
-
 
 
 def knot_sizes(network: IntegralNetwork, cost: CostModel) -> list[NDArray[np.int64]]:
@@ -64,12 +63,17 @@ def store_knots(
     for number, row in enumerate(sizes):
         report = scaled(progress, number / len(sizes), (number + 1) / len(sizes))
         plan = cost.to_sizes(row)
-        refined = refine(network, plan, engine, progress=lambda _, share, report=report: report("knots", 0.9 * share))
+        refined = refine(network, plan, engine, progress=_as_knots(report))
         sized = Engine.build_sized(network, plan, refined.weights, engine.device)
         own = collect_statistics(sized.program, sized.structure, sized.weights, chunks, fisher=False)
         arrays |= knot_arrays(number + 1, row, refined.weights, _resizable(network, own))
         report("knots", 1.0)
     return arrays
+
+
+def _as_knots(report: Progress) -> Progress:
+    """Refinement is most of the work of a knot; its statistics are the rest."""
+    return lambda _, share: report("knots", 0.9 * share)
 
 
 def _resizable(network: IntegralNetwork, points: Sequence[PointStatistics]) -> list[PointStatistics]:

@@ -114,7 +114,8 @@ def input_rows(
     if positions is None:
         chosen = patches.flatten(2, 1 + n_spatial)
     else:
-        chosen = patches[(slice(None), slice(None), *_unravel(positions, grid))]
+        at: tuple[slice | torch.Tensor, ...] = (slice(None), slice(None), *_unravel(positions, grid))
+        chosen = patches[at]
     chosen = chosen.reshape(samples, channels, chosen.shape[2], -1)
     groups = int(node.attributes.get("group", 1))
     taps = chosen.shape[-1]
@@ -163,7 +164,7 @@ def _patches(node: Node, weight_shape: torch.Size, data: torch.Tensor) -> tuple[
         data = data.unfold(2 + axis, (window[axis] - 1) * dilations[axis] + 1, strides[axis])
     for axis in range(n):
         if dilations[axis] > 1:
-            data = data[(..., slice(None, None, dilations[axis]), *([slice(None)] * (n - 1 - axis)))]
+            data = data.movedim(axis - n, -1)[..., :: dilations[axis]].movedim(-1, axis - n)
     return data, n
 
 

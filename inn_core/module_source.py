@@ -34,9 +34,7 @@ def export_module(reference: str) -> onnx.ModelProto:
     tensors: Sequence[Any] = [*arguments, *keywords.values()]
     shapes = [{0: batch} if isinstance(value, torch.Tensor) and value.ndim else None for value in tensors]
     names = list(keywords)
-    dynamic: Any = (
-        dict(zip(names, shapes, strict=True)) if names and not arguments else tuple(shapes[: len(arguments)])
-    )
+    dynamic: Any = dict(zip(names, shapes, strict=True)) if names and not arguments else tuple(shapes[: len(arguments)])
     module.eval()
     try:
         return _export(module, arguments, keywords, dynamic)

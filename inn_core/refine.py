@@ -148,9 +148,7 @@ class Walk:
         in_kept = axis_selection(self.structure, values[entry.data], kept)
         other = self.other_summand.get(entry.output)
         equations = NormalEquations(blocks, n_inputs, n_outputs, device=matrix.device)
-        for i, (environment, positions) in enumerate(
-            zip(full, self._positions(entry, full, n_inputs), strict=True)
-        ):
+        for i, (environment, positions) in enumerate(zip(full, self._positions(entry, full, n_inputs), strict=True)):
             target = take(environment[entry.output], out_kept)
             if method.sequential:
                 own = candidate.environments[i]
@@ -184,9 +182,7 @@ class Walk:
         share = wanted / rows
         generator = torch.Generator().manual_seed(self.seed + entry.index)
         return [
-            torch.randperm(n, generator=generator)[: max(1, round(n * share))]
-            .sort()
-            .values.to(self.program.device)
+            torch.randperm(n, generator=generator)[: max(1, round(n * share))].sort().values.to(self.program.device)
             for n in available
         ]
 

@@ -15,14 +15,13 @@ class NormalEquations:
     """
 
     def __init__(self, blocks: int, n_inputs: int, n_outputs: int, *, device: torch.device) -> None:
-        float64 = {"dtype": torch.float64, "device": device}
         self.rows = 0
         self._shift_z: torch.Tensor | None = None
         self._shift_t: torch.Tensor | None = None
-        self._sum_z = torch.zeros(blocks, n_inputs, **float64)  # type: ignore[arg-type]  # a dict of two keywords
-        self._sum_t = torch.zeros(blocks, n_outputs, **float64)  # type: ignore[arg-type]
-        self._zz = torch.zeros(blocks, n_inputs, n_inputs, **float64)  # type: ignore[arg-type]
-        self._tz = torch.zeros(blocks, n_outputs, n_inputs, **float64)  # type: ignore[arg-type]
+        self._sum_z = torch.zeros(blocks, n_inputs, dtype=torch.float64, device=device)
+        self._sum_t = torch.zeros(blocks, n_outputs, dtype=torch.float64, device=device)
+        self._zz = torch.zeros(blocks, n_inputs, n_inputs, dtype=torch.float64, device=device)
+        self._tz = torch.zeros(blocks, n_outputs, n_inputs, dtype=torch.float64, device=device)
 
     def add(
         self,
@@ -63,7 +62,8 @@ class NormalEquations:
         Source:
             Ridge regression in closed form; W' = (W C + ridge W_0)(C + ridge I)^-1.
         """
-        assert self._shift_z is not None and self._shift_t is not None, "no rows were added"
+        assert self._shift_z is not None, "no rows were added"
+        assert self._shift_t is not None
         n = float(self.rows)
         mean_z, mean_t = self._sum_z / n, self._sum_t / n
         shift_z, shift_t = self._shift_z[:, 0].double(), self._shift_t[:, 0].double()

@@ -34,7 +34,8 @@ class PointStatistics:
         mean: mean of each unit, shape `(units,)`, float64.
         covariance: of the units, shape `(units, units)`, float64.
         fisher: mean over samples of the summed squared gradient of the divergence at each output channel, shape
-            `(outputs,)`, or empty when not asked for: half of it times a mean squared error is the divergence that the error causes, to second order.
+            `(outputs,)`, or empty when not asked for: half of it times a mean squared error is the divergence that
+            the error causes, to second order.
     """
 
     entry: LinearNode

@@ -151,7 +151,7 @@ def _times(left: FactorAxis, right: FactorAxis, where: str) -> FactorAxis:
         for item in segment:
             if isinstance(item, Factor) or repeats * item > MAX_REPEATS:
                 freeze(right, f"a concatenation cannot be nested inside another resizable axis, {where}")
-                result += (segment + (size_of(right),),)
+                result += ((*segment, size_of(right)),)
                 break
             repeats *= item
         else:

@@ -90,6 +90,11 @@ def is_weight(array: Array) -> bool:
     return np.issubdtype(array.dtype, np.floating)
 
 
+def is_usable(weight: Array) -> bool:
+    """Finite; a scalar may be infinite, for that is where a maximum starts or what a mask puts in, not a broken weight."""
+    return bool(np.isfinite(weight).all()) or (weight.ndim == 0 and bool(np.isinf(weight)))
+
+
 def simplify(graph: Graph) -> None:
     """The passes that need no shapes: constants, identities, normalisation folding, dead code, names."""
     _lift_constants(graph)

@@ -86,7 +86,7 @@ def free_dimensions(value: onnx.ValueInfoProto) -> set[int]:
 
 
 def settle_sizes(graph: Graph, sample_shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Replace computed integers by constants, let Reshape and Expand follow the batch, name the sizes of every Split."""
+    """Replace computed integers by constants, let Reshape and Expand follow the batch, name every Split's sizes."""
     batches = [trace(graph, _with_batch(sample_shapes, batch)) for batch in (2, 3)]
     traces = batches + _traces_of_free_sizes(graph, sample_shapes)
     first, second = batches

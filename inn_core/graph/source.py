@@ -111,7 +111,7 @@ def _check_tensor(tensor: onnx.TensorProto) -> None:
 
 def _element_bits(data_type: int) -> int:
     try:
-        name = onnx.TensorProto.DataType.Name(data_type)  # type: ignore[arg-type]  # any integer may arrive here
+        name = onnx.TensorProto.DataType.Name(data_type)
     except ValueError as error:
         raise InvalidOnnxError(f"unknown tensor element type {data_type}") from error
     if name in ("STRING", "UNDEFINED"):

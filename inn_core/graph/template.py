@@ -16,6 +16,7 @@ from inn_core.graph.normalize import (
     Graph,
     decompose_batch_normalization,
     fold_constants,
+    is_usable,
     is_weight,
     make_constants_private,
     name_nodes,
@@ -57,9 +58,10 @@ def make_template(model: onnx.ModelProto, sample_shapes: Shapes, *, frozen: Sequ
     _check_inputs(graph, sample_shapes)
     simplify(graph)
     _check_weights(graph)
+    _fold(graph)  # sizes may hang on float constants: a side of a square is written as the root of its area
     _free_batch(graph, sample_shapes)
     settle_sizes(graph, sample_shapes)
-    fold_constants(graph, lambda node, values: _evaluate(node, values, graph.opset))
+    _fold(graph)
     remove_dead(graph)
     shapes = trace(graph, _batched(sample_shapes, 2)).shapes
     decompose_batch_normalization(graph, {name: len(shape) for name, shape in shapes.items()})
@@ -116,7 +118,7 @@ def _check_inputs(graph: Graph, sample_shapes: Shapes) -> None:
 
 def _check_weights(graph: Graph) -> None:
     for name, array in graph.constants.items():
-        if is_weight(array) and array.size and not np.isfinite(array).all():
+        if is_weight(array) and not is_usable(array):
             found = "NaN" if np.isnan(array).any() else "infinity"
             raise InvalidWeightsError(name, found)
 
@@ -145,7 +147,8 @@ def _free_batch(graph: Graph, sample_shapes: Shapes) -> None:
         shapes = trace(graph, _batched(sample_shapes, size + 1)).shapes
     except InvalidOnnxError as error:
         raise InvalidOnnxError(
-            f"the model has the batch size {size} written into its graph ({error.message}); export it with a free batch axis"
+            f"the model has the batch size {size} written into its graph ({error.message}); "
+            "export it with a free batch axis"
         ) from error
     for value in graph.outputs:
         if not shapes[value.name] or shapes[value.name][0] != size + 1:
@@ -153,6 +156,10 @@ def _free_batch(graph: Graph, sample_shapes: Shapes) -> None:
                 f"output '{value.name}' does not follow the batch axis (batch {size} is written into the graph); "
                 "export the model with a free batch axis"
             )
+
+
+def _fold(graph: Graph) -> None:
+    fold_constants(graph, lambda node, values: _evaluate(node, values, graph.opset))
 
 
 def _evaluate(node: onnx.NodeProto, values: list[Array | None], opset: int) -> list[Array]:

@@ -14,6 +14,7 @@ def limit_threads(threads: int) -> None:
     Args:
         threads: 0 leaves the choice to them.
     """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not spin: sessions share the cores
     if threads:
         for variable in _THREAD_VARIABLES:
             os.environ[variable] = str(threads)

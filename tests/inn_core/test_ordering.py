@@ -22,7 +22,12 @@ def two_layers() -> Engine:
     random = np.random.default_rng(0)
     initializers = [
         numpy_helper.from_array(random.normal(size=shape).astype(np.float32), name)
-        for name, shape in {"w1": (HIDDEN, FEATURES), "b1": (HIDDEN,), "w2": (CLASSES, HIDDEN), "b2": (CLASSES,)}.items()
+        for name, shape in {
+            "w1": (HIDDEN, FEATURES),
+            "b1": (HIDDEN,),
+            "w2": (CLASSES, HIDDEN),
+            "b2": (CLASSES,),
+        }.items()
     ]
     graph = helper.make_graph(
         [

@@ -19,7 +19,9 @@ def problem(rows: int = 400, inputs: int = 7, outputs: int = 3) -> tuple[torch.T
     return z, t, prior
 
 
-def oracle(z: np.ndarray, t: np.ndarray, prior: np.ndarray, ridge: float, with_bias: bool) -> tuple[np.ndarray, np.ndarray]:
+def oracle(
+    z: np.ndarray, t: np.ndarray, prior: np.ndarray, ridge: float, with_bias: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Least squares on the rows and, below them, sqrt(penalty) x (W - prior)."""
     mean_z = z.mean(0) if with_bias else np.zeros(z.shape[1])
     mean_t = t.mean(0) if with_bias else np.zeros(t.shape[1])

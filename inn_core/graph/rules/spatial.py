@@ -1,4 +1,4 @@
-"""Rules of operators that work on spatial axes and reductions: channels pass, what is pooled or reduced keeps its size."""
+"""Rules of operators that pool, resize or reduce: channels pass, what is pooled or reduced keeps its size."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ def pool(flow: Flow, node: Node) -> None:
 
 def resize(flow: Flow, node: Node) -> None:
     """Resize passes the axes it leaves alone; `sizes` of those follow them."""
+    for name in node.inputs[1:]:  # one entry an axis of the input
+        for axis in flow.of(name) if name else ():
+            freeze(axis, f"read axis by axis at {where(node)}")
     axes = flow.of(node.inputs[0])
     shape = flow.shapes[node.outputs[0]]
     sizes = node.inputs[3] if len(node.inputs) > 3 and node.inputs[3] else ""

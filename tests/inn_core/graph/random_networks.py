@@ -166,8 +166,9 @@ class Builder:
 
 
 BLOCKS = (
-    "batch_norm activation residual depthwise grouped concat split slice gate shuffle pool upsample depth_to_space".split()
-)
+    "batch_norm", "activation", "residual", "depthwise", "grouped", "concat", "split", "slice", "gate", "shuffle",
+    "pool", "upsample", "depth_to_space",
+)  # fmt: skip
 
 
 def random_network(seed: int, n_blocks: int = 6) -> onnx.ModelProto:
