@@ -17,6 +17,7 @@ from inn_core.cost import CostModel
 from inn_core.errors import InnError, InvalidWeightsError
 from inn_core.graph.axis import Axis, axis_groups, axis_size
 from inn_core.graph.normalize import is_usable
+from inn_core.knot_check import knot_faults
 from inn_core.network import Array, IntegralNetwork, Structure
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -47,6 +48,8 @@ def check_network(network: IntegralNetwork, *, finite: bool = True) -> None:
     _check_weights(network, finite=finite)
     _check_orders_and_curves(network)
     _check_calibration(network)
+    for fault in knot_faults(network):
+        raise InconsistentNetworkError(fault)
     try:
         CostModel.of(network)
     except InnError as error:

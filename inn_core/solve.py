@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 ROW_CHUNK = 16_384  # rows multiplied at a time: bounds the float32 copy, long enough for a fast product
+TILE = 512  # columns of the symmetric product taken at a time: only the tiles on and above its diagonal are computed
 
 
 class NormalEquations:
@@ -36,8 +37,10 @@ class NormalEquations:
             t = targets[:, start : start + ROW_CHUNK] - self._shift_t
             self._sum_z += z.sum(1).double()
             self._sum_t += t.sum(1).double()
-            self._zz += torch.bmm(z.transpose(1, 2), z).double()
-            self._tz += torch.bmm(t.transpose(1, 2), z).double()
+            for left in range(0, z.shape[2], TILE):
+                right = left + TILE
+                self._zz[:, left:right, left:] += torch.bmm(z[:, :, left:right].transpose(1, 2), z[:, :, left:])
+            self._tz += torch.bmm(t.transpose(1, 2), z)
         self.rows += inputs.shape[1]
 
     def solve(
@@ -68,17 +71,17 @@ class NormalEquations:
         mean_z, mean_t = self._sum_z / n, self._sum_t / n
         shift_z, shift_t = self._shift_z[:, 0].double(), self._shift_t[:, 0].double()
         if with_bias:
-            czz = self._zz / n - mean_z.unsqueeze(2) * mean_z.unsqueeze(1)
+            czz = _mirrored(self._zz).div_(n).sub_(_cross(mean_z, mean_z))
             ctz = self._tz / n - mean_t.unsqueeze(2) * mean_z.unsqueeze(1)
         else:  # undo the shift: second moments about zero
-            czz = self._zz / n + _cross(shift_z, mean_z) + _cross(mean_z + shift_z, shift_z)
+            czz = _mirrored(self._zz).div_(n).add_(_cross(shift_z, mean_z)).add_(_cross(mean_z + shift_z, shift_z))
             ctz = self._tz / n + _cross(shift_t, mean_z) + _cross(mean_t + shift_t, shift_z)
         prior = prior.double()
-        scale = czz.diagonal(dim1=1, dim2=2).mean(1).clamp_min(torch.finfo(torch.float64).tiny)
-        penalty = (ridge * scale)[:, None, None]
-        identity = torch.eye(czz.shape[1], dtype=czz.dtype, device=czz.device)
-        residual = ctz - torch.bmm(prior, czz)
-        update = _solve_positive(czz + penalty * identity, residual.transpose(1, 2)).transpose(1, 2)
+        diagonal = czz.diagonal(dim1=1, dim2=2)
+        scale = diagonal.mean(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+        residual = torch.baddbmm(ctz, prior, czz, alpha=-1)
+        diagonal += ridge * scale
+        update = _solve_positive(czz, residual.transpose(1, 2)).transpose(1, 2)
         weights = prior + update
         if not with_bias:
             return weights, None
@@ -90,14 +93,19 @@ def _cross(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return a.unsqueeze(2) * b.unsqueeze(1)
 
 
+def _mirrored(upper: torch.Tensor) -> torch.Tensor:
+    """A symmetric matrix from what is on and above its diagonal; tiles below the diagonal are ignored."""
+    return torch.triu(upper).add_(torch.triu(upper, 1).transpose(1, 2))
+
+
 def _solve_positive(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Solve by Cholesky; on a singular matrix (dead channels, ridge 0) add the smallest jitter that lets it pass."""
-    jitter = 0.0
     diagonal = matrix.diagonal(dim1=1, dim2=2)
-    scale = diagonal.mean(1)[:, None, None].clamp_min(torch.finfo(matrix.dtype).tiny)
-    identity = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
+    scale = diagonal.mean(1, keepdim=True).clamp_min(torch.finfo(matrix.dtype).tiny)
+    jitter = 0.0
     for _ in range(12):
-        factor, info = torch.linalg.cholesky_ex(matrix + jitter * scale * identity)
+        jittered = matrix + torch.diag_embed((jitter * scale).expand_as(diagonal)) if jitter else matrix
+        factor, info = torch.linalg.cholesky_ex(jittered)
         if not info.any():
             return torch.cholesky_solve(right, factor)
         jitter = max(jitter * 10, 1e-12)

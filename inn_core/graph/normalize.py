@@ -15,6 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from inn_core.errors import InvalidOnnxError
 from inn_core.graph.node import read_nodes
 from inn_core.graph.source import default_opset
 from inn_core.network import Array
@@ -110,6 +111,12 @@ def _lift_constants(graph: Graph) -> None:
         if node.op_type != "Constant":
             kept.append(node)
             continue
+        if len(node.attribute) != 1:
+            found = ", ".join(attribute.name for attribute in node.attribute) or "nothing"
+            raise InvalidOnnxError(
+                f"constant '{node.output[0]}' has to have one value, it gives {found}; export the model again",
+                node=node.name,
+            )
         attribute = node.attribute[0]
         value = helper.get_attribute_value(attribute)
         if attribute.name == "value":
@@ -183,7 +190,9 @@ def decompose_batch_normalization(graph: Graph, ranks: Mapping[str, int]) -> Non
 
 
 def _has_constant_statistics(graph: Graph, node: onnx.NodeProto) -> bool:
-    return all(name in graph.constants for name in node.input[1:5])
+    """Inference with stored numbers; in training mode the statistics are those of the batch."""
+    training = any(a.name == "training_mode" and a.i for a in node.attribute)
+    return not training and all(name in graph.constants for name in node.input[1:5])
 
 
 def _affine(graph: Graph, node: onnx.NodeProto) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -47,8 +48,9 @@ def read_onnx(source: Path | bytes) -> onnx.ModelProto:
     if not model.graph.node or not model.graph.output or model.ir_version == 0:
         raise InvalidOnnxError(f"the file is not an ONNX model: no graph found in {len(data):,} bytes")
     _check_limits(model)
-    _check_self_contained(model)
     _strip(model)
+    _check_text(model)
+    _check_self_contained(model)
     opset = default_opset(model)
     if opset < OLDEST_OPSET:
         model = _converted(model, opset)
@@ -75,6 +77,27 @@ def _check_limits(model: onnx.ModelProto) -> None:
         raise GraphTooLargeError("initializers", len(model.graph.initializer), MAX_INITIALIZERS)
 
 
+def _check_text(model: onnx.ModelProto) -> None:
+    """Names must be UTF-8; protobuf lets other bytes pass and fails where they are used."""
+    graph = model.graph
+    try:
+        for text in _all_text(graph):
+            text.encode()
+    except (UnicodeError, AttributeError) as error:
+        raise InvalidOnnxError("a name in the model is not valid UTF-8 text; the file is damaged") from error
+
+
+def _all_text(graph: onnx.GraphProto) -> Iterator[str]:
+    yield graph.name
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+    yield from (tensor.name for tensor in graph.initializer)
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        yield value.name
+        yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
+
+
 def _check_self_contained(model: onnx.ModelProto) -> None:
     for tensor in model.graph.initializer:
         _check_tensor(tensor)
@@ -83,6 +106,10 @@ def _check_self_contained(model: onnx.ModelProto) -> None:
             if attribute.HasField("g") or attribute.graphs:
                 raise UnsupportedOperatorError(
                     node.name or node.output[0], node.op_type, "control flow is not supported"
+                )
+            if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
+                raise UnsupportedOperatorError(
+                    node.name or node.output[0], node.op_type, "sparse tensors are not supported"
                 )
             for tensor in (attribute.t, *attribute.tensors):
                 _check_tensor(tensor)
@@ -141,11 +168,18 @@ def _strip(model: onnx.ModelProto) -> None:
 
 
 def _converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    from onnx import version_converter
+    from onnx import shape_inference, version_converter
 
+    refusals = (
+        RuntimeError,
+        ValueError,
+        onnx.checker.ValidationError,
+        shape_inference.InferenceError,
+        version_converter.ConvertError,
+    )
     try:
         return version_converter.convert_version(model, OLDEST_OPSET)
-    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+    except refusals as error:
         raise InvalidOnnxError(
             f"the model uses opset {opset} and cannot be converted to opset {OLDEST_OPSET}: {_first_line(error)}; "
             f"export it again with opset {OLDEST_OPSET} or newer"

@@ -9,7 +9,13 @@ import numpy as np
 import onnx
 import torch
 
-from inn_core.errors import InvalidCalibrationError, InvalidOnnxError, InvalidWeightsError, UnsupportedOperatorError
+from inn_core.errors import (
+    InnError,
+    InvalidCalibrationError,
+    InvalidOnnxError,
+    InvalidWeightsError,
+    UnsupportedOperatorError,
+)
 from inn_core.graph.groups import analyse
 from inn_core.graph.node import read_nodes
 from inn_core.graph.normalize import (
@@ -167,9 +173,20 @@ def _evaluate(node: onnx.NodeProto, values: list[Array | None], opset: int) -> l
     operator = OPERATORS.get(plain.operator)
     if operator is None:
         raise UnsupportedOperatorError(plain.name, plain.operator)
-    tensors = [None if value is None else torch.from_numpy(np.array(value)) for value in values]
-    with torch.no_grad():
-        return [tensor.numpy() for tensor in operator(plain, tensors, opset) if tensor is not None]
+    try:
+        tensors = [None if value is None else torch.from_numpy(np.array(value)) for value in values]
+        with torch.no_grad():
+            return [tensor.numpy() for tensor in operator(plain, tensors, opset) if tensor is not None]
+    except InnError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError, KeyError, OverflowError, MemoryError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InvalidOnnxError(
+            f"node '{plain.name}' ({plain.operator}) cannot be computed from the constants it reads: {reason}; "
+            "export the model again",
+            node=plain.name,
+            operator=plain.operator,
+        ) from error
 
 
 def _trusted_structure(

@@ -11,6 +11,8 @@ from inn_core.graph.node import Node
 from inn_core.graph.operators.arguments import Inputs, Operator, Outputs, integers, number, optional, refusal, required
 from inn_core.graph.operators.dtypes import DTYPES, tensor_from_array, type_name
 
+MAX_CONSTANT_ELEMENTS = 2**28  # a gigabyte of float32 from a few bytes of a file
+
 
 def constant(node: Node, inputs: Inputs, opset: int) -> Outputs:
     """Constant: the value of the attribute, on the CPU."""
@@ -46,6 +48,8 @@ def size(node: Node, inputs: Inputs, opset: int) -> Outputs:
 def constant_of_shape(node: Node, inputs: Inputs, opset: int) -> Outputs:
     """ConstantOfShape: one value (by default 0.0) in the wanted shape, on the CPU."""
     sizes = integers(node, required(node, inputs, 0))
+    if any(length < 0 for length in sizes) or math.prod(sizes) > MAX_CONSTANT_ELEMENTS:
+        raise refusal(node, f"its shape {sizes} is negative or has more than {MAX_CONSTANT_ELEMENTS:,} elements")
     value = node.attributes.get("value")
     if value is None:
         return (torch.zeros(sizes),)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from inn_core.graph.axis import Axis, axis_groups, kept_indices
@@ -30,13 +30,13 @@ def model_of(
     nodes: Sequence[onnx.NodeProto],
     *,
     weights: Mapping[str, Shape],
-    integers: Mapping[str, Sequence[int]] | None = None,
-    floats: Mapping[str, Sequence[float]] | None = None,
+    integers: Mapping[str, ArrayLike] | None = None,
+    floats: Mapping[str, ArrayLike] | None = None,
     inputs: Mapping[str, Shape],
     outputs: Sequence[str] = ("y",),
     opset: int = 18,
 ) -> onnx.ModelProto:
-    """A model with seeded weights and a free batch axis."""
+    """A model with seeded weights, a free batch axis, and outputs of the rank that ONNX infers."""
     random = np.random.default_rng(3)
     initializers = []
     for name, shape in weights.items():
@@ -55,7 +55,13 @@ def model_of(
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
         initializers,
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    inferred = onnx.shape_inference.infer_shapes(model)
+    for value, known in zip(model.graph.output, inferred.graph.output, strict=True):
+        inferred_rank = len(known.type.tensor_type.shape.dim)
+        rank = inferred_rank or 1 + len(next(iter(inputs.values())))  # ONNX infers nothing past GroupNormalization
+        value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, ["batch", *[None] * (rank - 1)]))
+    return model
 
 
 def feed(inputs: Mapping[str, Shape], *, batch: int = BATCH, seed: int = 0) -> dict[str, Array]:

@@ -1,0 +1,2 @@
+"""placeholder"""
+def report(results): return ""
