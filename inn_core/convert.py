@@ -17,7 +17,15 @@ from inn_core.allocate import Allocation, Measure, Sizes, estimated_allocation, 
 from inn_core.calibration import checked_samples, compact, levels_name
 from inn_core.cost import CostModel
 from inn_core.divergence import mean_divergence
-from inn_core.engine import Engine, choose_device, run_outputs, split_blocks, to_chunks
+from inn_core.engine import (
+    Engine,
+    affordable_samples,
+    choose_device,
+    run_outputs,
+    split_blocks,
+    spread,
+    to_chunks,
+)
 from inn_core.errors import InvalidNameError, InvalidOnnxError
 from inn_core.graph.source import read_onnx
 from inn_core.graph.template import make_template
@@ -153,7 +161,8 @@ def _allocate(
 ) -> tuple[Allocation, str]:
     if not network.structure.groups:
         return estimated_allocation(cost, orders), "none: nothing can be resized"
-    available = len(next(iter(samples.values())))
+    held = affordable_samples(engine.program, engine.structure, 1 + CANDIDATES_AT_ONCE) * 2  # half of them walk
+    available = min(len(next(iter(samples.values()))), held)
     macs = int(cost.evaluate("macs", cost.full()[None])[0])
     for count, ratio in EFFORTS:
         if count > available and count != EFFORTS[-1][0]:
@@ -161,19 +170,13 @@ def _allocate(
         rungs = math.log(0.03) / math.log(ratio)
         work = macs * min(count, available) * rungs * (len(orders) + 1)
         if work <= MOST_WORK:
-            measure = _measurement(network, engine, _spread(samples, count))
+            positions = spread(len(next(iter(samples.values()))), min(count, available))
+            measure = _measurement(network, engine, {name: array[positions] for name, array in samples.items()})
             return (
                 measured_allocation(cost, orders, measure, rung_ratio=ratio, progress=progress),
                 f"measured on {min(count, available)} samples, rungs at a ratio of {ratio}",
             )
     return estimated_allocation(cost, orders), "estimated from second-order statistics"
-
-
-def _spread(samples: Mapping[str, Array], count: int) -> dict[str, Array]:
-    """At most `count` samples, evenly over the set."""
-    available = len(next(iter(samples.values())))
-    positions = np.unique(np.linspace(0, available - 1, min(count, available)).astype(np.int64))
-    return {name: array[positions] for name, array in samples.items()}
 
 
 def _measurement(network: IntegralNetwork, engine: Engine, samples: Mapping[str, Array]) -> Measure:

@@ -11,7 +11,7 @@ import torch
 from inn_core.calibration import calibration_samples
 from inn_core.distill import affordable_epochs, distill, prepare_lessons
 from inn_core.divergence import mean_divergence
-from inn_core.engine import Chunk, Engine, choose_device, run_outputs, split_blocks
+from inn_core.engine import Chunk, Engine, affordable_samples, choose_device, run_outputs, split_blocks, spread
 from inn_core.graph.program import Program
 from inn_core.instant import instant_weights
 from inn_core.network import Array, IntegralNetwork
@@ -86,11 +86,14 @@ def refine(
 ) -> Discretized:
     """Fit all methods, choose on held-out samples, fit the best again on all samples.
 
-    Where a size is cheap enough to train, a distilled version of the best is one more candidate; if it wins, it stays
+    Of more samples than the walk may hold in memory an even part is used. Where a size is cheap enough to train, a distilled version of the best is one more candidate; if it wins, it stays
     as it was judged, for fitting it again would cost as much as everything else.
     """
-    count = len(next(iter(network.calibration.values())))
-    fit_on, hold_out = split_blocks(count, held_out=0.25 if count < MANY_SAMPLES else 0.125)
+    available = len(next(iter(network.calibration.values())))
+    walking = 1 + sum(method.sequential for method in methods)
+    chosen = spread(available, affordable_samples(engine.program, engine.structure, walking))
+    fit_part, judge_part = split_blocks(len(chosen), held_out=0.25 if len(chosen) < MANY_SAMPLES else 0.125)
+    fit_on, hold_out = chosen[fit_part], chosen[judge_part]
     fit_samples = calibration_samples(network, fit_on)
     fitted, program = fit_methods(
         network, sizes, engine, methods, engine.chunks(fit_samples), scaled(progress, 0.0, 0.4)
@@ -117,7 +120,7 @@ def refine(
             return Discretized(to_arrays(taught), "distilled", taught_score)
     needed = [method for method in methods if method.name in (best.name, best.towards)]
     final, _ = fit_methods(
-        network, sizes, engine, needed, engine.chunks(calibration_samples(network)), scaled(progress, 0.5, 1.0)
+        network, sizes, engine, needed, engine.chunks(calibration_samples(network, chosen)), scaled(progress, 0.5, 1.0)
     )
     return Discretized(to_arrays(final[best.name]), best.name, scores[best.name])
 

@@ -17,6 +17,8 @@ from inn_core.resize import resize_template
 
 CHUNK_ELEMENTS = 2**24  # largest activation of a chunk: 64 MiB in float32
 MAX_CHUNK = 256
+WALK_BYTES = 4 * 2**30  # activations that a walk may keep; more samples than fit are left out, evenly
+FLOAT_BYTES = 4
 SPLIT_BLOCKS = 16  # neighbours in the calibration set often share a source, so whole blocks are held out
 
 Chunk = dict[str, torch.Tensor]
@@ -44,6 +46,29 @@ def chunk_samples(structure: Structure) -> int:
     full = structure.full_sizes()
     largest = max((math.prod(axis_size(axis, full) for axis in axes) for axes in structure.values.values()), default=1)
     return max(1, min(MAX_CHUNK, CHUNK_ELEMENTS // max(largest, 1)))
+
+
+def peak_elements(program: Program, structure: Structure) -> int:
+    """Most elements of activations that are alive at one time while one sample runs at full size."""
+    full = structure.full_sizes()
+    elements = {name: math.prod(axis_size(axis, full) for axis in axes) for name, axes in structure.values.items()}
+    alive = {name: elements[name] for name in program.inputs}
+    peak = sum(alive.values())
+    for index, node in enumerate(program.nodes):
+        alive |= {name: elements.get(name, 0) for name in node.outputs if name}
+        peak = max(peak, sum(alive.values()))
+        alive = {name: size for name, size in alive.items() if program.last_use[name] > index}
+    return peak
+
+
+def affordable_samples(program: Program, structure: Structure, networks: int) -> int:
+    """How many samples a lockstep walk of so many networks may hold: it keeps every sample's live activations."""
+    return max(1, WALK_BYTES // (FLOAT_BYTES * networks * max(peak_elements(program, structure), 1)))
+
+
+def spread(count: int, wanted: int) -> Array:
+    """Positions of at most `wanted` of `count` samples, evenly over the set."""
+    return np.unique(np.linspace(0, count - 1, min(count, wanted)).astype(np.int64))
 
 
 def to_chunks(samples: Mapping[str, Array], size: int, device: torch.device) -> list[Chunk]:
