@@ -116,7 +116,7 @@ def measure_import(path: Path, *, images: int) -> Results:
 
 
 def measure_instant(checkpoint: Path, folder: Path, *, threads: int, rounds: int) -> Results:
-    """Instant exports, the exporter of torch, and hashing and writing alone, in turns; and memory in a fresh process."""
+    """Instant exports, the exporter of torch, and hashing and writing alone, in turns; memory in a fresh process."""
     load = os.getloadavg()[0]
     network = load_checkpoint(checkpoint)
     full = feasible_range(network, "params")[1]
@@ -178,9 +178,7 @@ def medians(rows: Sequence[Results]) -> Results:
         "limit": statistics.median(row["limit"] for row in rows),
         "over_limit": statistics.median(row["plain"]["seconds"] / row["limit"] for row in rows),
         "stages": {
-            stage: statistics.median(
-                row["verified" if stage == "verify" else "plain"]["stages"][stage] for row in rows
-            )
+            stage: statistics.median(row["verified" if stage == "verify" else "plain"]["stages"][stage] for row in rows)
             for stage in stages
         },
     }

@@ -77,7 +77,7 @@ def import_network(
         messages. OSError: the file cannot be read.
     """
     report = progress or no_progress
-    if not NAME.match(name):
+    if not NAME.fullmatch(name):
         raise InvalidNameError(
             f"name {name!r} is not allowed; use 1 to 64 letters, digits, dots, dashes and underscores", name=name
         )

@@ -86,8 +86,9 @@ def refine(
 ) -> Discretized:
     """Fit all methods, choose on held-out samples, fit the best again on all samples.
 
-    Of more samples than the walk may hold in memory an even part is used. Where a size is cheap enough to train, a distilled version of the best is one more candidate; if it wins, it stays
-    as it was judged, for fitting it again would cost as much as everything else.
+    Of more samples than the walk may hold in memory an even part is used. Where a size is cheap enough to train, a
+    distilled version of the best is one more candidate; if it wins, it stays as it was judged, for fitting it again
+    would cost as much as everything else.
     """
     available = len(next(iter(network.calibration.values())))
     walking = 1 + sum(method.sequential for method in methods)
@@ -111,17 +112,18 @@ def refine(
     macs = int(cost.evaluate("macs", cost.to_row(sizes))[0])
     epochs = affordable_epochs(macs, len(fit_on), engine.device)
     if epochs:
-        report = scaled(progress, 0.4, 1.0)
+        report = scaled(progress, 0.4, 0.8)
         lessons = prepare_lessons(engine, fit_samples)
         start = fitted[best.name]
         taught = distill(network, engine, program, start, sizes, lessons, epochs=epochs, progress=report)
         taught_score = score(taught)
         if taught_score < scores[best.name]:
+            progress("distilling", 1.0)
             return Discretized(to_arrays(taught), "distilled", taught_score)
     needed = [method for method in methods if method.name in (best.name, best.towards)]
-    final, _ = fit_methods(
-        network, sizes, engine, needed, engine.chunks(calibration_samples(network, chosen)), scaled(progress, 0.5, 1.0)
-    )
+    report = scaled(progress, 0.8 if epochs else 0.4, 1.0)
+    chunks = engine.chunks(calibration_samples(network, chosen))
+    final, _ = fit_methods(network, sizes, engine, needed, chunks, report)
     return Discretized(to_arrays(final[best.name]), best.name, scores[best.name])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from enum import Enum
 
@@ -53,4 +54,4 @@ def mean_divergence(
 ) -> float:
     """Sum over the outputs of the mean divergence over the samples; infinity when an output is not finite."""
     total = sum(float(divergence(full[name], sized[name], kind).double().mean()) for name, kind in kinds.items())
-    return total if total == total and total != float("inf") else float("inf")
+    return total if math.isfinite(total) else math.inf

@@ -7,15 +7,15 @@ knot below, where the reduction is largest and worst, the knot below decides.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 
-from inn_core.graph.axis import axis_groups, kept_indices
+from inn_core.graph.axis import IndexArray, kept_indices
 from inn_core.network import Array, IntegralNetwork
 from inn_core.plan import planner_of
-from inn_core.reduction import contracted_position, dense_nodes, reduced_weights, relative_positions
+from inn_core.reduction import contracted_position, dense_nodes, reduced_weights, relative_selections, to_tensor
 from inn_core.stored_knots import Knot, contains, read_knots
 
 
@@ -36,8 +36,9 @@ def instant_weights(network: IntegralNetwork, sizes: Mapping[str, int], *, devic
     below = next((knot for knot in knots[above.index + 1 :] if contains(sizes, knot.sizes)), None)
     if below is not None and dict(above.sizes) != dict(sizes):
         share = _share_of_above(network, sizes, above, below)
-        for name in weights:
-            weights[name] = _mixed(network, name, weights[name], below, sizes, share)
+        common = relative_selections(network.orders, sizes, below.sizes)
+        for name, weight in weights.items():
+            _mix_(network, name, weight, below, sizes, common, share)
     return {
         name: tensor.contiguous().cpu().numpy().astype(network.weights[name].dtype, copy=False)
         for name, tensor in weights.items()
@@ -52,39 +53,46 @@ def _share_of_above(network: IntegralNetwork, sizes: Mapping[str, int], above: K
     return ((here - low) / max(high - low, 1)) ** 2
 
 
-def _mixed(
+def _mix_(
     network: IntegralNetwork,
     name: str,
     weight: torch.Tensor,
     below: Knot,
     sizes: Mapping[str, int],
+    common: Mapping[str, IndexArray],
     share: float,
-) -> torch.Tensor:
+) -> None:
     """Mix in the knot below. What only the plan has: its producer channels stay, its consumer channels fade."""
-    axes = network.structure.weights[name]
-    stored = torch.from_numpy(np.array(below.weight(network, name))).to(weight.device, weight.dtype)
-    if not any(axis_groups(axis) for axis in axes):
-        return share * weight + (1 - share) * stored
-    common = {g: relative_positions(order, sizes[g], below.sizes[g]) for g, order in network.orders.items()}
-    places = [torch.from_numpy(kept_indices(axis, sizes, common)).to(weight.device) for axis in axes]
-    embedded = torch.zeros_like(weight)
-    embedded[_grid(places)] = stored
+    stored = to_tensor(below.weight(network, name), weight.device).mul_(1 - share)
     dense = dense_nodes(network)
     contracted = contracted_position(dense[name]) if name in dense else None
-    scale = torch.full([1] * weight.ndim, share, device=weight.device, dtype=weight.dtype)
-    for position, chosen in enumerate(places):
-        if position != contracted and len(chosen) != weight.shape[position]:
-            shape = [1] * weight.ndim
-            shape[position] = weight.shape[position]
-            own = torch.ones(weight.shape[position], device=weight.device, dtype=torch.bool)
-            own[chosen] = False
-            scale = torch.where(own.reshape(shape), torch.ones_like(scale), scale)
-    return weight * scale + (1 - share) * embedded
+    narrow: list[tuple[int, torch.Tensor]] = []  # axes along which only some channels are mixed
+    for position, axis in enumerate(network.structure.weights[name]):
+        if stored.shape[position] == weight.shape[position]:
+            continue
+        chosen = torch.from_numpy(kept_indices(axis, sizes, common)).to(weight.device)
+        if position == contracted:
+            stored = _spread(stored, position, chosen, weight.shape[position])
+        else:
+            narrow.append((position, chosen))
+    if not narrow:
+        weight.mul_(share).add_(stored)
+    elif len(narrow) == 1:
+        ((position, chosen),) = narrow
+        mixed = weight.index_select(position, chosen).mul_(share).add_(stored)
+        weight.index_copy_(position, chosen, mixed)
+    else:
+        places = [torch.arange(size, device=weight.device) for size in weight.shape]
+        for position, chosen in narrow:
+            places[position] = chosen
+        grid = torch.meshgrid(*places, indexing="ij")
+        weight[grid] = weight[grid].mul_(share).add_(stored)
 
 
-def _grid(places: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """Index tensors that select the product of the places."""
-    return tuple(
-        chosen.reshape([-1 if i == position else 1 for i in range(len(places))])
-        for position, chosen in enumerate(places)
-    )
+def _spread(tensor: torch.Tensor, axis: int, places: torch.Tensor, size: int) -> torch.Tensor:
+    """The tensor with its slices along an axis at the given places of a longer axis, zeros elsewhere."""
+    count = tensor.shape[axis]
+    padded = torch.cat([tensor, torch.zeros_like(tensor.narrow(axis, 0, 1))], dim=axis)
+    source = torch.full((size,), count, device=tensor.device)
+    source[places] = torch.arange(count, device=tensor.device)
+    return padded.index_select(axis, source)

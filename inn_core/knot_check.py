@@ -1,4 +1,4 @@
-"""Check the knots of a checkpoint: every array that `instant` reads has the shape that its plan asks for, and is finite."""
+"""Check the knots of a checkpoint: every array that `instant` reads is finite and has the shape of its plan."""
 
 from __future__ import annotations
 

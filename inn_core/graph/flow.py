@@ -41,9 +41,12 @@ class Flow:
 
     def of(self, name: str) -> list[FactorAxis]:
         """Axes of a value; constants of the template have fixed ones."""
-        if name not in self.axes:
-            shape = self.constants[name].shape if name in self.constants else self.shapes[name]
-            self.axes[name] = [fixed_axis(size) for size in shape]
+        if name in self.constants:
+            self.axes.setdefault(name, [fixed_axis(size) for size in self.constants[name].shape])
+        elif name not in self.axes:  # nothing writes it: a graph input
+            self.axes[name] = [fresh_axis(size, name) for size in self.shapes[name]]
+            for axis in self.axes[name]:
+                freeze(axis, "graph input")
         return self.axes[name]
 
     def integers(self, name: str) -> list[int] | None:

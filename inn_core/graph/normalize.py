@@ -92,7 +92,7 @@ def is_weight(array: Array) -> bool:
 
 
 def is_usable(weight: Array) -> bool:
-    """Finite; a scalar may be infinite, for that is where a maximum starts or what a mask puts in, not a broken weight."""
+    """Finite; a scalar may be infinite, for a maximum starts there and a mask puts it in: it is no broken weight."""
     return bool(np.isfinite(weight).all()) or (weight.ndim == 0 and bool(np.isinf(weight)))
 
 

@@ -70,8 +70,7 @@ def test_damaged_bytes_give_nothing_but_our_errors(seed: int) -> None:
         damaged[int(random.integers(len(data)))] = int(random.integers(256))
         try:
             make_template(read_onnx(bytes(damaged)), {"image": IMAGE})
-        except InnError as error:
-            assert error.message
+        except InnError:
             refused += 1
     assert refused
 
@@ -136,9 +135,7 @@ def sparse_attribute(model: onnx.ModelProto) -> None:
 
 def function(model: onnx.ModelProto) -> None:
     body = [helper.make_node("Relu", ["a"], ["b"])]
-    model.functions.append(
-        helper.make_function("mine", "Twice", ["a"], ["b"], body, [helper.make_opsetid("", 18)])
-    )
+    model.functions.append(helper.make_function("mine", "Twice", ["a"], ["b"], body, [helper.make_opsetid("", 18)]))
 
 
 def unknown_operator(model: onnx.ModelProto) -> None:
@@ -213,7 +210,11 @@ def infinite_weight(model: onnx.ModelProto) -> None:
     [
         (external, ExternalDataError, "initializer 'w1' keeps its data in another file.*save_as_external_data=False"),
         (external_in_a_node, ExternalDataError, "'value' keeps its data in another file"),
-        (out_of_order, InvalidOnnxError, "breaks the ONNX specification: Nodes in a graph must be topologically sorted"),
+        (
+            out_of_order,
+            InvalidOnnxError,
+            "breaks the ONNX specification: Nodes in a graph must be topologically sorted",
+        ),
         (cycle, InvalidOnnxError, "topologically sorted"),
         (missing_value, InvalidOnnxError, "breaks the ONNX specification"),
         (written_twice, InvalidOnnxError, "breaks the ONNX specification"),

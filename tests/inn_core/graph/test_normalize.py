@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -9,9 +12,9 @@ from onnx import helper, numpy_helper
 
 from inn_core.errors import UnsupportedOperatorError
 from inn_core.graph.template import Imported, make_template
-from tests.inn_core.graph.tiny import feed, model_of, node, run, with_weights
+from tests.inn_core.graph.tiny import Shape, feed, model_of, node, run, with_weights
 
-IMAGE = {"x": (3, 4, 4)}
+IMAGE: dict[str, Shape] = {"x": (3, 4, 4)}
 RELATIVE = 1e-5
 STATISTICS: dict[str, list[float]] = {
     "scale": [0.5, 1.5, -1.0, 0.2, 1.0, 2.0],
@@ -25,7 +28,7 @@ def operators(found: Imported) -> list[str]:
     return [item.op_type for item in found.template.model.graph.node]
 
 
-def unchanged(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> Imported:
+def unchanged(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> Imported:
     """The template at full size computes what the model computes."""
     found = make_template(model, shapes)
     ours = run(with_weights(found, found.structure.full_sizes(), found.weights), feed(shapes))
@@ -46,7 +49,7 @@ def unchanged(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> Imp
     ],
 )
 def test_batch_normalisation_is_folded(
-    operator: str, weight: tuple[int, ...], shapes: dict[str, tuple[int, ...]], attributes: dict[str, int], bias: str
+    operator: str, weight: tuple[int, ...], shapes: dict[str, tuple[int, ...]], attributes: dict[str, Any], bias: str
 ) -> None:
     model = model_of(
         [
@@ -109,7 +112,7 @@ def test_batch_normalisation_in_training_mode_is_refused_not_folded() -> None:
 def test_constants_identities_and_dead_nodes_go() -> None:
     model = model_of(
         [
-            helper.make_node("Constant", [], ["c"], "c", value=numpy_helper.from_array(np.float32([2.0]))),
+            helper.make_node("Constant", [], ["c"], "c", value=numpy_helper.from_array(np.array([2.0], np.float32))),
             helper.make_node("Constant", [], ["f"], "f", value_float=0.5),
             node("Identity", "x", "i"),
             node("Conv", "i w", "h"),

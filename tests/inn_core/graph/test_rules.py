@@ -9,9 +9,11 @@ import pytest
 from inn_core.graph.axis import axis_groups
 from inn_core.graph.rules import RULES
 from inn_core.graph.template import make_template
-from tests.inn_core.graph.rule_cases import CASES, Case
+from tests.inn_core.graph.rule_cases import SHAPES_STAY, Case
+from tests.inn_core.graph.rule_cases_of_shapes import SHAPES_CHANGE
 from tests.inn_core.graph.tiny import feed, frozen_reasons, run, sampled, weights_as_text, with_weights
 
+CASES = {**SHAPES_STAY, **SHAPES_CHANGE}
 RELATIVE = 1e-5  # float32 sums in another order
 
 
@@ -53,7 +55,10 @@ def test_sized_graphs_are_valid_and_keep_their_outputs(case: Case) -> None:
     expected = [output.shape for output in run(case.model(), samples)]
     random = np.random.default_rng(0)
     full = found.structure.full_sizes()
-    plans = [dict.fromkeys(full, 1), *({name: int(random.integers(1, n + 1)) for name, n in full.items()} for _ in "ab")]
+    plans = [
+        dict.fromkeys(full, 1),
+        *({name: int(random.integers(1, n + 1)) for name, n in full.items()} for _ in "ab"),
+    ]
     for sizes in plans:
         kept = {name: np.sort(random.permutation(n)[: sizes[name]]) for name, n in full.items()}
         model = with_weights(found, sizes, sampled(found, kept))
@@ -67,7 +72,9 @@ def test_shuffling_channels_keeps_the_function(case: Case) -> None:
     full = found.structure.full_sizes()
     shuffled = sampled(found, {name: random.permutation(n) for name, n in full.items()})
     samples = feed(case.inputs)
-    for ours, expected in zip(run(with_weights(found, full, shuffled), samples), run(case.model(), samples), strict=True):
+    for ours, expected in zip(
+        run(with_weights(found, full, shuffled), samples), run(case.model(), samples), strict=True
+    ):
         np.testing.assert_allclose(ours, expected, atol=RELATIVE * np.abs(expected).max())
 
 

@@ -93,7 +93,7 @@ def test_a_new_model_keeps_its_opset() -> None:
 def test_a_model_that_cannot_be_converted_says_so() -> None:
     model = old_model(9)
     model.graph.node[1].CopyFrom(helper.make_node("Upsample", ["h"], ["s"], "up"))
-    with pytest.raises(InvalidOnnxError, match="opset 9 and cannot be converted to opset 13.*export it again"):
+    with pytest.raises(InvalidOnnxError, match=r"opset 9 and cannot be converted to opset 13.*export it again"):
         read_onnx(model.SerializeToString())
 
 

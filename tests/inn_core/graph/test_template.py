@@ -42,7 +42,9 @@ def test_the_types_of_activations_are_known() -> None:
 def test_macs_are_those_of_one_sample() -> None:
     structure = make_template(two_convolutions(), IMAGE).structure
     full = structure.full_sizes()
-    total = sum(term.coefficient * int(np.prod([axis_size(axis, full) for axis in term.axes])) for term in structure.macs)
+    total = sum(
+        term.coefficient * int(np.prod([axis_size(axis, full) for axis in term.axes])) for term in structure.macs
+    )
     assert total == 16 * (6 * 3 + 5 * 6)
 
 
@@ -128,9 +130,7 @@ def test_a_fixed_batch_is_freed() -> None:
 
 def test_a_batch_that_cannot_be_freed_is_refused_with_the_reason() -> None:
     """Samples are mixed with each other: with two of them the matrix does not fit."""
-    model = model_of(
-        [node("MatMul", "mix x", "y")], weights={"mix": (2, 2)}, inputs={"x": (4,)}
-    )
+    model = model_of([node("MatMul", "mix x", "y")], weights={"mix": (2, 2)}, inputs={"x": (4,)})
     with pytest.raises(InvalidOnnxError, match=r"batch size 2 written into its graph .*node 'y'.*free batch axis"):
         make_template(with_fixed_batch(model, 2), {"x": (4,)})
 

@@ -1,0 +1,130 @@
+"""From plan to weights: full size untouched, refined chosen on held-out samples, requests repeatable."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import inn_core.discretize
+from inn_core.discretize import discretize
+from inn_core.errors import DeviceError, QualityUnavailableError
+from inn_core.graph.axis import axis_size
+from inn_core.network import IntegralNetwork
+from inn_core.plan import Budget, Plan, choose_plan, feasible_range
+from inn_core.refine import METHODS
+from tests.inn_core.trained import gaussian, integral, mlp, residual_convnet, smooth_images
+
+
+@pytest.fixture(scope="module")
+def network() -> IntegralNetwork:
+    return integral(mlp(features=8, hidden=16), {"x": gaussian(160, 8)})
+
+
+@pytest.fixture(autouse=True)
+def no_training(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Distillation has its own tests; here the least-squares methods are compared."""
+    if "distilled" not in request.node.name:
+        monkeypatch.setattr(inn_core.discretize, "affordable_epochs", lambda *_: 0)
+
+
+def half(network: IntegralNetwork) -> Plan:
+    return choose_plan(network, Budget("params", sum(feasible_range(network, "params")) // 2))
+
+
+def test_the_full_size_is_the_checkpoint_untouched(network: IntegralNetwork) -> None:
+    plan = choose_plan(network, Budget("params", 10**9))
+    found = discretize(network, plan, device="cpu")
+    assert (found.method, found.held_out) == ("full", None)
+    for name, weight in network.weights.items():
+        assert np.shares_memory(found.weights[name], weight)
+
+
+def test_refined_weights_have_the_planned_shapes_and_dtypes(network: IntegralNetwork) -> None:
+    plan = half(network)
+    found = discretize(network, plan, device="cpu")
+    for name, axes in network.structure.weights.items():
+        assert found.weights[name].shape == tuple(axis_size(axis, plan.sizes) for axis in axes)
+        assert found.weights[name].dtype == network.weights[name].dtype
+        assert np.isfinite(found.weights[name]).all()
+    assert sum(weight.size for weight in found.weights.values()) == plan.params
+
+
+def test_the_method_and_its_held_out_divergence_are_reported(network: IntegralNetwork) -> None:
+    found = discretize(network, half(network), device="cpu")
+    assert found.method in {method.name for method in METHODS}
+    assert found.held_out is not None
+    assert found.held_out > 0
+
+
+def test_the_method_with_the_least_held_out_divergence_is_kept(
+    network: IntegralNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scores are dictated, in the order of the methods; the smallest must win."""
+    for winner in range(len(METHODS)):
+        scores = [1.0] * len(METHODS)
+        scores[winner] = 0.25
+        monkeypatch.setattr(inn_core.discretize, "mean_divergence", lambda *_, left=scores: left.pop(0))
+        found = discretize(network, half(network), device="cpu")
+        assert (found.method, found.held_out) == (METHODS[winner].name, 0.25)
+
+
+def test_equal_requests_give_equal_bytes() -> None:
+    """Networks of their own, so that nothing is remembered between the two."""
+    results = []
+    for _ in range(2):
+        network = integral(residual_convnet(), {"x": smooth_images(48)})
+        results.append(discretize(network, half(network), device="cpu"))
+    assert (results[0].method, results[0].held_out) == (results[1].method, results[1].held_out)
+    for name, weight in results[0].weights.items():
+        assert weight.tobytes() == results[1].weights[name].tobytes()
+
+
+def test_equal_requests_give_equal_bytes_distilled() -> None:
+    results = []
+    for _ in range(2):
+        network = integral(mlp(features=8, hidden=16), {"x": gaussian(160, 8)})
+        plan = choose_plan(network, Budget("params", int(feasible_range(network, "params")[1] * 0.2)))
+        results.append(discretize(network, plan, device="cpu"))
+    assert results[0].method == results[1].method == "distilled"
+    for name, weight in results[0].weights.items():
+        assert weight.tobytes() == results[1].weights[name].tobytes()
+
+
+def test_a_larger_plan_is_closer_to_the_full_network(network: IntegralNetwork) -> None:
+    maximum = feasible_range(network, "params")[1]
+    held_out = []
+    for share in (0.2, 0.4, 0.8):
+        found = discretize(network, choose_plan(network, Budget("params", int(maximum * share))), device="cpu")
+        assert found.held_out is not None
+        held_out.append(found.held_out)
+    assert held_out == sorted(held_out, reverse=True)
+
+
+def test_without_samples_refined_is_not_available(network: IntegralNetwork) -> None:
+    bare = replace(network, calibration={}, statistics={"instant/0/sizes": np.array([16, 16])})
+    with pytest.raises(QualityUnavailableError, match="keeps no calibration samples; use one of: instant"):
+        discretize(bare, half(network), quality="refined", device="cpu")
+
+
+def test_without_knots_instant_is_not_available(network: IntegralNetwork) -> None:
+    with pytest.raises(QualityUnavailableError, match="keeps no knots; use one of: refined"):
+        discretize(network, half(network), quality="instant", device="cpu")
+
+
+def test_an_unknown_quality_or_device_is_refused(network: IntegralNetwork) -> None:
+    with pytest.raises(QualityUnavailableError, match="'best' is not available: there is no such quality"):
+        discretize(network, half(network), quality="best", device="cpu")
+    with pytest.raises(DeviceError, match="device 'abacus' is unknown; use auto, cpu or cuda"):
+        discretize(network, half(network), device="abacus")
+
+
+@pytest.mark.parametrize("share", [0.2, 0.9])
+def test_progress_rises_to_one_also_with_distilled_candidates(network: IntegralNetwork, share: float) -> None:
+    """At 0.9 of the parameters distillation is tried and loses, at 0.2 it wins."""
+    seen: list[float] = []
+    plan = choose_plan(network, Budget("params", int(feasible_range(network, "params")[1] * share)))
+    discretize(network, plan, device="cpu", progress=lambda _, done: seen.append(done))
+    assert seen == sorted(seen)
+    assert seen[-1] == pytest.approx(1.0)
