@@ -76,7 +76,7 @@ LINEAR = {
         [node("Conv", "x w1 b1", "h", pads=PAD), node("Conv", "h w2 b2", "y")],
         {"w1": (6, 3, 3, 3), "b1": (6,), "w2": (5, 6, 1, 1), "b2": (5,)},
         {"w1": "a 3 3 3", "b1": "a", "w2": "5 a 1 1", "b2": "5"},
-        {"w1:1": "tied to a fixed size at node 'h' (Conv)", "w2:0": "graph output", "b2:0": "graph output"},
+        {"w1:1": "graph input", "w2:0": "graph output", "b2:0": "graph output"},
     ),
     "conv 1-d": Case(
         [node("Conv", "x w1", "h", pads=[1, 1]), node("Conv", "h w2", "y")],
