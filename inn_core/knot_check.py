@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from inn_core.graph.axis import Axis, axis_groups, axis_size
+from inn_core.graph.normalize import is_usable
 from inn_core.network import Array, IntegralNetwork
 
 PREFIX = "instant/"
@@ -46,7 +47,7 @@ def _weight_faults(
         wanted = tuple(axis_size(axis, plan) for axis in axes)
         if key not in arrays:
             yield f"knot {index} has no weight '{name}'"
-        elif arrays[key].shape != wanted or arrays[key].dtype.kind != "f" or not np.isfinite(arrays[key]).all():
+        elif arrays[key].shape != wanted or arrays[key].dtype.kind != "f" or not is_usable(arrays[key]):
             yield f"weight '{name}' of knot {index} is not of finite floats in the shape {list(wanted)}"
 
 

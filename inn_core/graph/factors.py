@@ -250,13 +250,13 @@ def _unify_products(x: FactorSegment, y: FactorSegment, origin: tuple[FactorAxis
     for one, other in ((x, y), (y, x)):
         if len(one) == 1 and isinstance(one[0], Factor):
             if all(isinstance(item, int) for item in other):
-                one[0].fixed = reason_of(origin[0]) or reason_of(origin[1]) or f"tied to a fixed size at {where}"
+                one[0].fixed = _inherited(origin, where)
             else:
                 _bind(one[0], (other,))
             return
     for one, other in ((x, y), (y, x)):
         if all(isinstance(item, int) for item in one):
-            freeze((other,), reason_of(origin[0]) or reason_of(origin[1]) or f"tied to a fixed size at {where}")
+            freeze((other,), _inherited(origin, where))
             return
     outer_x, outer_y = x[0], y[0]
     size_x, size_y = (item if isinstance(item, int) else item.size for item in (outer_x, outer_y))
@@ -278,6 +278,14 @@ def _unify_products(x: FactorSegment, y: FactorSegment, origin: tuple[FactorAxis
     else:
         _unify(((outer_y,),), ((size_y,),), where)
         _unify(((inner, *x[1:]),), (y[1:],), where)
+
+
+def _inherited(origin: tuple[FactorAxis, FactorAxis], where: str) -> str:
+    """Why an axis that meets a fixed one is fixed: that one's reason and the node where they met."""
+    reason = reason_of(origin[0]) or reason_of(origin[1])
+    if reason is None:
+        return f"tied to a fixed size at {where}"
+    return reason if where in reason or ", through " in reason else f"{reason}, through {where}"
 
 
 def _bind(factor: Factor, axis: FactorAxis) -> None:

@@ -97,7 +97,7 @@ def test_full_size_computes_what_the_original_computes(network: Found) -> None:
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
 def test_parameters_are_those_of_the_file(network: Found) -> None:
-    """Folding removes two to four vectors of a BatchNormalization; scalars may be there for sizes only; all else counts."""
+    """Folding removes two to four vectors of a BatchNormalization; scalars may be there for sizes only."""
     original, found = imported(network)
     cost = CostModel.build(found.template, found.structure)
     total = int(cost.evaluate("params", cost.full()[None])[0])
