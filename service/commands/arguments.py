@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 CheckpointArgument = Annotated[Path, typer.Argument(metavar="N.inn", help="Checkpoint file.", show_default=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
 QualityOption = Annotated[
-    str,
-    typer.Option(help="How weights are made: refined fits least squares to samples, instant takes milliseconds."),
+    str | None,
+    typer.Option(
+        help="How weights are made: refined fits them to samples, instant takes milliseconds. The best that the "
+        "checkpoint offers when not given.",
+        show_default=False,
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto takes CUDA when there is one; cpu or cuda force it.")]
 

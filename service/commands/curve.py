@@ -32,7 +32,7 @@ def curve(
     params: Annotated[
         str | None, typer.Option(metavar="N,N,…", help="Parameter counts to measure; ten over the range when left out.")
     ] = None,
-    quality: QualityOption = "refined",
+    quality: QualityOption = None,
     device: DeviceOption = "auto",
     json: JsonOption = False,
     plot: Annotated[Path | None, typer.Option(metavar="F.png", help="Also draw the curve into this file.")] = None,

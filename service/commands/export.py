@@ -35,7 +35,7 @@ def export(
     size_bytes: Annotated[
         int | None, typer.Option("--bytes", metavar="N", help="At most N bytes of ONNX file.")
     ] = None,
-    quality: QualityOption = "refined",
+    quality: QualityOption = None,
     multiple_of: Annotated[
         int, typer.Option(metavar="N", help="Make every group size a multiple of N, such as 8.")
     ] = 1,

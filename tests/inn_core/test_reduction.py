@@ -26,7 +26,7 @@ def samples() -> NDArray[np.float64]:
 
 def stored(samples: NDArray[np.float64]) -> tuple[NDArray[np.float16], NDArray[np.float32], NDArray[np.float32]]:
     """As a checkpoint keeps them: packed lower triangle of the correlation, deviations, means."""
-    correlation = np.corrcoef(samples.T)
+    correlation = np.asarray(np.corrcoef(samples.T))
     lower = np.concatenate([correlation[row, : row + 1] for row in range(UNITS)])
     return lower.astype(np.float16), samples.std(0).astype(np.float32), samples.mean(0).astype(np.float32)
 

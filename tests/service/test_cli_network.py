@@ -211,7 +211,9 @@ def test_statistics_only_keeps_no_samples(folder: Path, tmp_path: Path) -> None:
         "import", folder / "small.onnx", "--calibration", calibration, "--statistics-only", "-o", output, "--json"
     )
     assert json.loads(text)["qualities"] == ["instant"]
-    result = inn("export", output, "--params", 900, "-o", tmp_path / "a.onnx")
+    manifest = json.loads(done("export", output, "--params", 900, "-o", tmp_path / "a.onnx", "--json"))
+    assert manifest["quality"] == "instant"
+    result = inn("export", output, "--params", 900, "--quality", "refined", "-o", tmp_path / "b.onnx")
     assert result.exit_code == 1
     assert "error[quality-unavailable]: " in result.stderr
 
