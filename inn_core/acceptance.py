@@ -69,15 +69,26 @@ def accept(
     few = {name: array[: _parity_samples(network, len(array))] for name, array in samples.items()}
     program = Program(resize_template(network, sizes))
     expected = _run_program(network, program, weights, few)
-    parity = max((_difference(name, found[name][: len(array)], array) for name, array in expected.items()), default=0.0)
+    writers = {name: node.operator for node in program.nodes for name in node.outputs}
+    parity = max(
+        (
+            _difference(name, found[name][: len(array)], array, bounded=writers.get(name) in BOUNDED)
+            for name, array in expected.items()
+        ),
+        default=0.0,
+    )
     if not network.calibration:
         return Acceptance(parity, None)
     first = program.outputs[0]
     return Acceptance(parity, agreement(_FULL_OUTPUTS[thorough](network), found[first]))
 
 
-def _difference(name: str, found: Array, expected: Array) -> float:
-    """Relative difference of one output, checked; outputs that are no floats must be equal."""
+def _difference(name: str, found: Array, expected: Array, *, bounded: bool) -> float:
+    """Relative difference of one output, checked; outputs that are no floats must be equal.
+
+    Args:
+        bounded: the output lies between 0 and 1: its scale is then at least `BOUNDED_SCALE`.
+    """
     if not np.issubdtype(expected.dtype, np.floating):
         return 0.0 if np.array_equal(found, expected) else 1.0
     wide, reference = found.astype(np.float64), expected.astype(np.float64)
@@ -87,7 +98,7 @@ def _difference(name: str, found: Array, expected: Array) -> float:
             "or is not finite; the artifact is not published: report this network",
             output=name,
         )
-    scale = float(np.abs(reference).max(initial=0.0))
+    scale = max(float(np.abs(reference).max(initial=0.0)), BOUNDED_SCALE if bounded else 0.0)
     error = float(np.abs(wide - reference).max(initial=0.0))
     relative = error / scale if scale > 0 else error
     tolerance = PARITY_TOLERANCE[str(expected.dtype)]
