@@ -24,6 +24,10 @@ PARITY_TOLERANCE = {"float64": 1e-4, "float32": 1e-4, "float16": 2e-2}
 """Largest relative difference between PyTorch and ONNX Runtime, by dtype of the output: both sum in float32 but in
 another order, which costs about 1e-6; half precision rounds every value between operators to 1e-3."""
 
+BOUNDED = ("Sigmoid", "Softmax", "HardSigmoid")
+BOUNDED_SCALE = 1e-2
+"""Runtimes compute these to an absolute error, so where all of an output is near 0 its relative error says nothing."""
+
 PARITY_SAMPLES = 4  # at most; a quarter of those for agreement where these are few
 AGREEMENT_SAMPLES = (4, 256)  # at least, at most
 QUICK_MACS, THOROUGH_MACS = 16e9, 128e9
