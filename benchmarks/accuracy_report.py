@@ -17,8 +17,9 @@ def tables(results: Results, shares: Sequence[float]) -> str:
     lines = [
         "# Accuracy of every size of the demo network",
         "",
-        "% top-1 on the 10,000 test images of Fashion-MNIST at seven shares of the parameters; no labels are used for any",
-        "size. Parameters are counted as in the ONNX file (BatchNorm folded). Made by `python -m benchmarks.accuracy`.",
+        "% top-1 on the 10,000 test images of Fashion-MNIST at seven shares of the parameters; no labels are used for",
+        "any size. Parameters are counted as in the ONNX file (BatchNorm folded). Made by",
+        "`python -m benchmarks.accuracy`.",
         "",
     ]
     full = _full(results)

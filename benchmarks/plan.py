@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def measure(network: IntegralNetwork, unit: Unit, multiple_of: int, *, seed: int
         assert cost <= target, f"{unit} {target}: plan costs {cost}"
         achieved.append(cost)
         gaps.append(100 * (target - cost) / target)
-    assert all(a <= b for a, b in zip(achieved, achieved[1:], strict=False)), "not monotone"
+    assert all(a <= b for a, b in pairwise(achieved)), "not monotone"
     return {
         "gap median": float(np.median(gaps)),
         "gap max": max(gaps),
