@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from inn_core.cost import CostModel
 from inn_core.ordering import NestedOrder
-from inn_core.path import build_path, lower_hull
+from inn_core.path import build_path, removal_slopes
 from inn_core.progress import Progress, no_progress
 
 Sizes = dict[str, int]
@@ -128,10 +128,7 @@ def _descend(
 
     Appends each step to `steps` and writes its damage into `added[group][new size]`.
     """
-    slopes = []
-    for i, curve in enumerate(local):
-        part = lower_hull(np.maximum.accumulate(curve[int(floor[i]) : int(sizes[i]) + 1][::-1])[::-1])
-        slopes.append(np.maximum(part[:-1] - part[1:], 0.0)[::-1])
+    slopes = [removal_slopes(curve, int(low), int(high)) for curve, low, high in zip(local, floor, sizes, strict=True)]
     start = sizes.copy()
     params = int(cost.evaluate("params", sizes[None])[0])
     slope = np.array([s[0] if len(s) else np.inf for s in slopes])

@@ -16,13 +16,12 @@ from inn_core.calibration import LEVELS, levels_name
 from inn_core.cost import CostModel
 from inn_core.errors import InnError, InvalidWeightsError
 from inn_core.graph.axis import Axis, axis_groups, axis_size
-from inn_core.graph.normalize import is_usable
+from inn_core.graph.normalize import FLOAT_TYPES, is_usable
 from inn_core.knot_check import knot_faults
 from inn_core.network import Array, IntegralNetwork, Structure
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 PATH_UNITS = frozenset({"params", "macs"})
-_FLOAT_TYPES = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE})
 
 
 class InconsistentNetworkError(Exception):
@@ -62,7 +61,7 @@ def _check_graph(network: IntegralNetwork) -> None:
     known = {""}
     constants = [tensor.name for tensor in graph.initializer]
     for tensor in graph.initializer:
-        if tensor.data_type in _FLOAT_TYPES:
+        if tensor.data_type in FLOAT_TYPES:
             raise InconsistentNetworkError(f"the template still holds the float initializer '{tensor.name}'")
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise InconsistentNetworkError(f"initializer '{tensor.name}' keeps its data in another file")
@@ -146,7 +145,7 @@ def _check_weights(network: IntegralNetwork, *, finite: bool) -> None:
     full = network.structure.full_sizes()
     for name, (shape, element_type) in declared.items():
         array = network.weights[name]
-        if element_type not in _FLOAT_TYPES or array.dtype != helper.tensor_dtype_to_np_dtype(element_type):
+        if element_type not in FLOAT_TYPES or array.dtype != helper.tensor_dtype_to_np_dtype(element_type):
             raise InconsistentNetworkError(
                 f"weight '{name}' has dtype {array.dtype}; the template has type {element_type}"
             )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +12,9 @@ import numpy as np
 import onnx
 import torch
 
-from inn_core.allocate import Allocation, Measure, Sizes, estimated_allocation, measured_allocation
+from inn_core.allocate import LAST_RUNG, Allocation, Measure, Sizes, estimated_allocation, measured_allocation
 from inn_core.calibration import checked_samples, compact, levels_name
+from inn_core.consistency import NAME_PATTERN
 from inn_core.cost import CostModel
 from inn_core.divergence import mean_divergence
 from inn_core.engine import (
@@ -39,7 +39,6 @@ from inn_core.refine import SEQUENTIAL, Candidate, Walk
 from inn_core.sampling import selections
 from inn_core.statistics import PointStatistics, collect_statistics, output_kinds
 
-NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 # Samples and rung ratio of the measured allocation, from thorough to quick; the first whose work fits is taken.
 EFFORTS = ((1024, 0.8), (512, 0.8), (256, 0.75), (128, 0.7), (64, 0.6))
 MOST_WORK = 3e13  # multiply-accumulates of forward passes that an import may spend on measuring: minutes on two cores
@@ -77,7 +76,7 @@ def import_network(
         messages. OSError: the file cannot be read.
     """
     report = progress or no_progress
-    if not NAME.fullmatch(name):
+    if not NAME_PATTERN.fullmatch(name):
         raise InvalidNameError(
             f"name {name!r} is not allowed; use 1 to 64 letters, digits, dots, dashes and underscores", name=name
         )
@@ -167,7 +166,7 @@ def _allocate(
     for count, ratio in EFFORTS:
         if count > available and count != EFFORTS[-1][0]:
             continue
-        rungs = math.log(0.03) / math.log(ratio)
+        rungs = math.log(LAST_RUNG) / math.log(ratio)
         work = macs * min(count, available) * rungs * (len(orders) + 1)
         if work <= MOST_WORK:
             positions = spread(len(next(iter(samples.values()))), min(count, available))

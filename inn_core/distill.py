@@ -44,11 +44,13 @@ class Lessons:
     Attributes:
         inputs: samples and their mixtures, by graph input.
         outputs: the full network's float outputs.
-        features: the full network's input to its last linear node, all channels.
+        feature: name of the input of the last linear node, or None where that is a graph input.
+        features: the full network's values of it, all channels.
     """
 
     inputs: Tensors
     outputs: Tensors
+    feature: str | None
     features: torch.Tensor | None
     kinds: Mapping[str, OutputKind]
 
@@ -76,7 +78,7 @@ def prepare_lessons(engine: Engine, samples: Mapping[str, Array], *, seed: int =
     joined = {name: torch.cat([part[name] for part in outputs]) for name in engine.program.outputs}
     kinds = output_kinds(engine.program, joined)
     inputs = {name: torch.cat([chunk[name] for chunk in chunks]) for name in pool}
-    return Lessons(inputs, joined, torch.cat(features) if last else None, kinds)
+    return Lessons(inputs, joined, last, torch.cat(features) if last else None, kinds)
 
 
 def distill(
@@ -108,11 +110,11 @@ def distill(
     current = {name: _fast_layout(tensor.clone(), name in trained) for name, tensor in weights.items()}
     optimizer = torch.optim.Adam([current[name] for name in trained], lr=LEARNING_RATE)
     generator = torch.Generator().manual_seed(seed)
-    last = _last_features(engine.program, engine.weights)
     wanted = None
-    if last and lessons.features is not None:
+    if lessons.feature is not None and lessons.features is not None:
+        axes = network.structure.values[lessons.feature]
         kept = selections(network.orders, sizes)
-        wanted = take(lessons.features, axis_selection(network.structure, network.structure.values[last], kept))
+        wanted = take(lessons.features, axis_selection(network.structure, axes, kept))
     count = len(next(iter(lessons.inputs.values())))
     steps = epochs * max(count // BATCH, 1)
     step = 0
@@ -124,7 +126,7 @@ def distill(
                 for group in optimizer.param_groups:
                     group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
                 optimizer.zero_grad()
-                _loss(program, current, lessons, wanted, last, chosen).backward()
+                _loss(program, current, lessons, wanted, chosen).backward()
                 optimizer.step()
                 step += 1
                 progress("distilling", step / steps)
@@ -136,17 +138,16 @@ def _loss(
     weights: Tensors,
     lessons: Lessons,
     wanted: torch.Tensor | None,
-    last: str | None,
     chosen: torch.Tensor,
 ) -> torch.Tensor:
     inputs: Chunk = {name: tensor[chosen] for name, tensor in lessons.inputs.items()}
-    result = program.run(weights, inputs, keep=[last] if wanted is not None and last else [])
+    result = program.run(weights, inputs, keep=[lessons.feature] if lessons.feature else [])
     loss = torch.zeros((), device=chosen.device)
     for name, kind in lessons.kinds.items():
         loss = loss + divergence(lessons.outputs[name][chosen], result[name], kind).mean()
-    if wanted is not None and last:
+    if wanted is not None and lessons.feature is not None:
         variance = wanted[chosen].var().clamp_min(1e-12)
-        loss = loss + FEATURE_WEIGHT * (result[last] - wanted[chosen]).square().mean() / variance
+        loss = loss + FEATURE_WEIGHT * (result[lessons.feature] - wanted[chosen]).square().mean() / variance
     return loss
 
 

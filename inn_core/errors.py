@@ -6,6 +6,11 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of a foreign error's message, for one of ours; the name of its class when it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class InnError(Exception):
     """Base of all errors that a user of inn_core can cause.
 

@@ -14,7 +14,8 @@ from typing import Any
 from inn_core.assemble import AssembledFile, write_onnx
 from inn_core.files import sync_folder
 from inn_core.graph.axis import axis_size
-from inn_core.manifest import describe_tensors, opset_of
+from inn_core.graph.source import default_opset
+from inn_core.manifest import describe_tensors
 from inn_core.network import Array, IntegralNetwork
 from inn_core.plan import Budget, Plan, choose_plan, feasible_range
 from inn_core.progress import Progress, no_progress, scaled
@@ -136,7 +137,7 @@ def export_artifact(
         "multiple_of": multiple_of,
         "inputs": describe_tensors(model.graph.input),
         "outputs": describe_tensors(model.graph.output),
-        "opset": opset_of(model),
+        "opset": default_opset(model),
         "parity": parity,
         "agreement": agreement,
         "feasible": {"min": smallest, "max": largest},

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from inn_core.cost import UNITS
-from inn_core.manifest import describe_tensors, opset_of
+from inn_core.graph.source import default_opset
+from inn_core.manifest import describe_tensors
 from inn_core.network import IntegralNetwork
 from inn_core.plan import feasible_range
 from inn_core.quality import available_qualities
@@ -43,7 +44,7 @@ def describe(network: IntegralNetwork) -> dict[str, Any]:
         ],
         "inputs": describe_tensors(graph.input),
         "outputs": describe_tensors(graph.output),
-        "opset": opset_of(network.template.model),
+        "opset": default_opset(network.template.model),
         "qualities": available_qualities(network),
         "calibration_samples": min(samples, default=0),
         "provenance": dict(network.provenance),

@@ -41,11 +41,6 @@ class LinearNode:
         """Name of the value it writes."""
         return self.node.outputs[0]
 
-    @property
-    def blocks_attribute(self) -> int:
-        """Number of groups the node was written with; the sized program's own node has the sized number."""
-        return int(self.node.attributes.get("group", 1))
-
 
 def linear_nodes(nodes: Sequence[Node], weights: Mapping[str, torch.Tensor]) -> list[LinearNode]:
     """The linear nodes of a program: one activation, one weight of the checkpoint, read as this module can."""

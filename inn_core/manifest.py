@@ -19,11 +19,6 @@ def describe_tensors(values: Iterable[onnx.ValueInfoProto]) -> list[dict[str, An
     return [_describe_tensor(value) for value in values]
 
 
-def opset_of(model: onnx.ModelProto) -> int:
-    """Version of the default operator set; 0 when the model imports none."""
-    return next((int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
-
-
 def _describe_tensor(value: onnx.ValueInfoProto) -> dict[str, Any]:
     tensor = value.type.tensor_type
     shape = None

@@ -13,7 +13,7 @@ from typing import Any
 import onnx
 import torch
 
-from inn_core.errors import InvalidModuleError
+from inn_core.errors import InvalidModuleError, first_line
 
 OPSET = 18
 
@@ -41,7 +41,7 @@ def export_module(reference: str) -> onnx.ModelProto:
     except ImportError:
         raise
     except Exception as error:  # the exporter raises many kinds; all mean that it cannot export this module
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InvalidModuleError(
             f"'{reference}' cannot be exported to ONNX with a free batch axis: {reason}; "
             "export it yourself with torch.onnx.export and import the .onnx file",

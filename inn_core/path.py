@@ -61,7 +61,7 @@ def build_path(
     for target in (floor, minimum):
         target = np.minimum(target, sizes)
         slopes = [
-            _slopes(np.asarray(curves[group.name], dtype=np.float64), low, high)
+            removal_slopes(np.asarray(curves[group.name], dtype=np.float64), low, high)
             for group, low, high in zip(cost.groups, target, sizes, strict=True)
         ]
         _descend_(sizes, target, slopes, cost, unit, steps)
@@ -72,7 +72,7 @@ def _with_defaults(cost: CostModel, floors: Mapping[str, int]) -> dict[str, int]
     return {group.name: floors.get(group.name, group.minimum) for group in cost.groups}
 
 
-def _slopes(curve: FloatArray, low: int, high: int) -> FloatArray:
+def removal_slopes(curve: FloatArray, low: int, high: int) -> FloatArray:
     """Damage added by each removal from `high` down to `low`: never negative, never falling."""
     part = np.maximum.accumulate(curve[low : high + 1][::-1])[::-1]
     hull = lower_hull(part)

@@ -6,14 +6,13 @@ and the Fisher information of its outputs: how much the divergence of the networ
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from inn_core.divergence import OutputKind, log_probabilities, output_kind
-from inn_core.graph.axis import Axis, axis_groups, axis_size
+from inn_core.graph.axis import Axis, axis_size
 from inn_core.graph.program import Program
 from inn_core.linear import LinearNode, linear_nodes
 from inn_core.network import Structure
@@ -62,13 +61,11 @@ def output_kinds(program: Program, outputs: Mapping[str, torch.Tensor]) -> dict[
 
 def axis_layout(axis: Axis, full: Mapping[str, int]) -> tuple[int, int, int]:
     """`(outer, units, inner)` of an axis: a single segment with one group is read by that group, all else whole."""
-    if len(axis) == 1 and len(axis_groups(axis)) == 1:
-        (segment,) = axis
-        place = next(i for i, item in enumerate(segment) if isinstance(item, str))
-        outer = math.prod(item for item in segment[:place] if isinstance(item, int))
-        inner = math.prod(item for item in segment[place + 1 :] if isinstance(item, int))
-        if sum(isinstance(item, str) for item in segment) == 1:
-            return outer, axis_size(((segment[place],),), full), inner
+    places = [i for i, item in enumerate(axis[0]) if isinstance(item, str)] if len(axis) == 1 else []
+    if len(places) == 1:
+        (segment,), (place,) = axis, places
+        outer, units, inner = segment[:place], segment[place : place + 1], segment[place + 1 :]
+        return axis_size((outer,), full), axis_size((units,), full), axis_size((inner,), full)
     return 1, axis_size(axis, full), 1
 
 
@@ -97,7 +94,7 @@ def collect_statistics(
     Args:
         structure: of the program's template.
         chunks: calibration samples by graph input, a few hundred samples a chunk.
-        fisher: also run backwards; without it the Fisher information is zero.
+        fisher: also run backwards; without it the Fisher information is empty.
         seed: draws the targets of the Fisher information.
     """
     entries = linear_nodes(program.nodes, weights)

@@ -73,15 +73,15 @@ class Graph:
                 if name == old:
                     node.input[i] = new
 
-    def to_model(self, *, with_weights: bool) -> onnx.ModelProto:
-        """The graph as a ModelProto; without weights, float initializers are left out."""
+    def to_model(self) -> onnx.ModelProto:
+        """The graph as a ModelProto without weights: float initializers are left out."""
         model = onnx.ModelProto()
         model.CopyFrom(_shell(self.model))
         model.graph.node.extend(self.nodes)
         model.graph.input.extend(self.inputs)
         model.graph.output.extend(self.outputs)
         for name, array in self.constants.items():
-            if with_weights or not is_weight(array):
+            if not is_weight(array):
                 model.graph.initializer.append(numpy_helper.from_array(array, name))
         return model
 

@@ -18,11 +18,19 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
-from inn_core.errors import ExecutionError, InnError, InvalidInputError, InvalidOnnxError, UnsupportedOperatorError
+from inn_core.errors import (
+    ExecutionError,
+    InnError,
+    InvalidInputError,
+    InvalidOnnxError,
+    UnsupportedOperatorError,
+    first_line,
+)
 from inn_core.graph.inputs import check_inputs
 from inn_core.graph.node import Node, read_nodes
 from inn_core.graph.operators import OPERATORS, Operator
 from inn_core.graph.operators.dtypes import DTYPES, FLOAT_TYPES, tensor_from_proto
+from inn_core.graph.source import default_opset
 
 MINIMUM_OPSET = 7
 """Before it, element-wise operators have a broadcasting of their own."""
@@ -88,7 +96,7 @@ class Program:
         """
         graph = model.graph
         self.device = torch.device(device)
-        self.opset = _default_opset(model)
+        self.opset = _runnable_opset(model)
         self.nodes = read_nodes(graph)
         self._operators = tuple(_operator(node) for node in self.nodes)
         initializers = _initializers(graph, self.device)
@@ -163,11 +171,11 @@ class Program:
         except (InnError, torch.OutOfMemoryError):
             raise
         except NotImplementedError as exc:
-            raise UnsupportedOperatorError(node.name, node.operator, f"PyTorch says: {_first_line(exc)}") from exc
+            raise UnsupportedOperatorError(node.name, node.operator, f"PyTorch says: {first_line(exc)}") from exc
         except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as exc:
             read = zip(node.inputs, inputs, strict=True)
             shapes = [f"{name} {list(tensor.shape)}" for name, tensor in read if tensor is not None]
-            raise ExecutionError(node.name, node.operator, shapes, _first_line(exc)) from exc
+            raise ExecutionError(node.name, node.operator, shapes, first_line(exc)) from exc
         for position, name in enumerate(node.outputs):
             if not name:
                 continue
@@ -292,17 +300,15 @@ class Program:
         return tuple(tuple(names) for names in dying)
 
 
-def _default_opset(model: onnx.ModelProto) -> int:
-    versions: list[int] = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
-    if not versions:
-        raise InvalidOnnxError("the model names no version of the default operator set; export it again")
-    if not MINIMUM_OPSET <= versions[0] <= MAXIMUM_OPSET:
+def _runnable_opset(model: onnx.ModelProto) -> int:
+    opset = default_opset(model)
+    if not MINIMUM_OPSET <= opset <= MAXIMUM_OPSET:
         raise InvalidOnnxError(
-            f"the model uses operator set {versions[0]}; {MINIMUM_OPSET} to {MAXIMUM_OPSET} are possible: "
+            f"the model uses operator set {opset}; {MINIMUM_OPSET} to {MAXIMUM_OPSET} are possible: "
             "export it with one of these",
-            opset=versions[0],
+            opset=opset,
         )
-    return versions[0]
+    return opset
 
 
 def _operator(node: Node) -> Operator:
@@ -325,7 +331,3 @@ def _folded(node: Node, operator: Operator, opset: int, device: torch.device) ->
     (value,) = operator(node, (), opset)
     assert value is not None
     return value.to(device) if value.is_floating_point() else value
-
-
-def _first_line(exc: BaseException) -> str:
-    return str(exc).strip().split("\n", 1)[0] or type(exc).__name__

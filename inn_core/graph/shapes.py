@@ -35,7 +35,7 @@ class Trace:
 def trace(graph: Graph, input_shapes: Mapping[str, tuple[int, ...]]) -> Trace:
     """Run a graph under normalisation on the meta device; see `trace_model`."""
     weights = {name: array for name, array in graph.constants.items() if is_weight(array)}
-    return trace_model(graph.to_model(with_weights=False), weights, input_shapes)
+    return trace_model(graph.to_model(), weights, input_shapes)
 
 
 def trace_model(

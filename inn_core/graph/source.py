@@ -9,7 +9,13 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
-from inn_core.errors import ExternalDataError, GraphTooLargeError, InvalidOnnxError, UnsupportedOperatorError
+from inn_core.errors import (
+    ExternalDataError,
+    GraphTooLargeError,
+    InvalidOnnxError,
+    UnsupportedOperatorError,
+    first_line,
+)
 
 MAX_FILE_BYTES = 2**31 - 1  # the limit of the protobuf format
 MAX_NODES = 100_000
@@ -181,7 +187,7 @@ def _converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         return version_converter.convert_version(model, OLDEST_OPSET)
     except refusals as error:
         raise InvalidOnnxError(
-            f"the model uses opset {opset} and cannot be converted to opset {OLDEST_OPSET}: {_first_line(error)}; "
+            f"the model uses opset {opset} and cannot be converted to opset {OLDEST_OPSET}: {first_line(error)}; "
             f"export it again with opset {OLDEST_OPSET} or newer"
         ) from error
 
@@ -191,14 +197,10 @@ def _check(model: onnx.ModelProto) -> None:
         try:
             numpy_helper.to_array(tensor) if tensor.data_type != onnx.TensorProto.STRING else None
         except (ValueError, TypeError, KeyError) as error:
-            raise InvalidOnnxError(f"initializer '{tensor.name}' cannot be read: {_first_line(error)}") from error
+            raise InvalidOnnxError(f"initializer '{tensor.name}' cannot be read: {first_line(error)}") from error
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
-        raise InvalidOnnxError(f"the model breaks the ONNX specification: {_first_line(error)}") from error
+        raise InvalidOnnxError(f"the model breaks the ONNX specification: {first_line(error)}") from error
     except (ValueError, RuntimeError) as error:  # check_model serialises; over 2 GiB it cannot
-        raise InvalidOnnxError(f"the model cannot be checked: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InvalidOnnxError(f"the model cannot be checked: {first_line(error)}") from error

@@ -15,6 +15,7 @@ from inn_core.errors import (
     InvalidOnnxError,
     InvalidWeightsError,
     UnsupportedOperatorError,
+    first_line,
 )
 from inn_core.graph.groups import analyse
 from inn_core.graph.node import read_nodes
@@ -77,7 +78,7 @@ def make_template(model: onnx.ModelProto, sample_shapes: Shapes, *, frozen: Sequ
     traced = trace(graph, _batched(sample_shapes, 1))
     weights = {name: array for name, array in graph.constants.items() if is_weight(array)}
     template = Template(
-        model=graph.to_model(with_weights=False),
+        model=graph.to_model(),
         weights={
             name: (array.shape, onnx.helper.np_dtype_to_tensor_dtype(array.dtype)) for name, array in weights.items()
         },
@@ -139,7 +140,7 @@ def _free_batch(graph: Graph, sample_shapes: Shapes) -> None:
         if node.op_type == "Reshape" and node.input[1] in graph.constants:
             target = graph.constants[node.input[1]].copy()
             if target.size and int(target[0]) in sizes:
-                target[0] = 0 if int(target[0]) != 0 else target[0]
+                target[0] = 0
                 name = graph.fresh_name(node.input[1])
                 graph.constants[name] = target
                 node.input[1] = name
@@ -180,7 +181,7 @@ def _evaluate(node: onnx.NodeProto, values: list[Array | None], opset: int) -> l
     except InnError:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, OverflowError, MemoryError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InvalidOnnxError(
             f"node '{plain.name}' ({plain.operator}) cannot be computed from the constants it reads: {reason}; "
             "export the model again",
@@ -199,7 +200,7 @@ def _trusted_structure(
     """Analyse, then shrink every group and run the shapes: a node that breaks is frozen and the analysis repeated."""
     from inn_core.graph.verify import first_disagreement
 
-    model = graph.to_model(with_weights=False)
+    model = graph.to_model()
     nodes = read_nodes(model.graph)
     distrusted: dict[str, str] = {}
     for _ in range(len(nodes) + 1):

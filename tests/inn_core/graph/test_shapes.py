@@ -98,9 +98,7 @@ def test_a_node_that_cannot_take_its_shapes_is_named() -> None:
     graph = Graph(model)
     weights = {name: array for name, array in graph.constants.items() if array.dtype == np.float32}
     with pytest.raises(InvalidOnnxError, match="node 'y'") as caught:
-        trace_model(
-            graph.to_model(with_weights=False), weights, {"x": (1, 3, 4, 4)}, weight_shapes={"w1": (5, 3, 1, 1)}
-        )
+        trace_model(graph.to_model(), weights, {"x": (1, 3, 4, 4)}, weight_shapes={"w1": (5, 3, 1, 1)})
     assert caught.value.fields["node"] == "y"
 
 
