@@ -42,7 +42,7 @@ from inn_core.checkpoint import load_checkpoint, save_checkpoint
 from inn_core.convert import import_network
 from inn_core.export import export_artifact
 from inn_core.files import written_aside
-from inn_core.network import IntegralNetwork
+from inn_core.network import Checkpoint
 from inn_core.plan import Budget, choose_plan, feasible_range
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -153,7 +153,7 @@ def measure_instant(checkpoint: Path, folder: Path, *, threads: int, rounds: int
     }
 
 
-def export_once(network: IntegralNetwork, params: int, folder: Path, *, verify: bool) -> Results:
+def export_once(network: Checkpoint, params: int, folder: Path, *, verify: bool) -> Results:
     """One instant export: its seconds from call to file on the disk, by stage, with its size."""
     began = time.perf_counter()
     manifest = export_artifact(
@@ -263,7 +263,7 @@ def measure_refined(checkpoint: Path, share: float, folder: Path, *, threads: in
     }
 
 
-def profile_instant(network: IntegralNetwork, params: int, folder: Path) -> list[Results]:
+def profile_instant(network: Checkpoint, params: int, folder: Path) -> list[Results]:
     """The functions of one instant export with the most time of their own."""
     profile = cProfile.Profile()
     profile.enable()
@@ -272,7 +272,7 @@ def profile_instant(network: IntegralNetwork, params: int, folder: Path) -> list
     return busiest(pstats.Stats(profile))
 
 
-def moved_bytes(network: IntegralNetwork, params: int) -> Results:
+def moved_bytes(network: Checkpoint, params: int) -> Results:
     """What an instant export reads and writes at least: the knots above and below the plan, and the artifact."""
     from inn_core.stored_knots import contains, read_knots
 

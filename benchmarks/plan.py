@@ -14,14 +14,14 @@ import numpy as np
 
 from inn_core.checkpoint import load_checkpoint
 from inn_core.cost import UNITS, Unit
-from inn_core.network import IntegralNetwork
+from inn_core.network import Checkpoint
 from inn_core.plan import Budget, choose_plan, feasible_range
 
 DEMO = Path(__file__).parent.parent / "models" / "checkpoints" / "fashion_resnet.inn"
 TARGETS = 200
 
 
-def measure(network: IntegralNetwork, unit: Unit, multiple_of: int, *, seed: int = 0) -> dict[str, float]:
+def measure(network: Checkpoint, unit: Unit, multiple_of: int, *, seed: int = 0) -> dict[str, float]:
     """Gaps in percent of the target, monotony and milliseconds of `TARGETS` random targets over the feasible range."""
     low, high = feasible_range(network, unit, multiple_of)
     targets = np.sort(np.random.default_rng(seed).integers(low, high + 1, TARGETS))

@@ -15,7 +15,7 @@ from inn_core.errors import ParityError
 from inn_core.evaluate import agreement
 from inn_core.graph.program import Program
 from inn_core.memo import PerNetwork
-from inn_core.network import Array, IntegralNetwork
+from inn_core.network import Array, Checkpoint
 from inn_core.plan import planner_of
 from inn_core.resize import resize_template
 from inn_core.samples import chunks, first_samples, fixed_batch, random_samples
@@ -53,7 +53,7 @@ class Acceptance:
 
 
 def accept(
-    network: IntegralNetwork, sizes: Mapping[str, int], weights: Mapping[str, Array], path: Path, *, thorough: bool
+    network: Checkpoint, sizes: Mapping[str, int], weights: Mapping[str, Array], path: Path, *, thorough: bool
 ) -> Acceptance:
     """Run an artifact in ONNX Runtime on the CPU and compare.
 
@@ -116,7 +116,7 @@ def _difference(name: str, found: Array, expected: Array, *, bounded: bool) -> f
     return relative
 
 
-def _run_artifact(network: IntegralNetwork, path: Path, samples: Arrays) -> Arrays:
+def _run_artifact(network: Checkpoint, path: Path, samples: Arrays) -> Arrays:
     """Outputs of the artifact in ONNX Runtime, by name."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _THREADS
@@ -137,7 +137,7 @@ def _run_artifact(network: IntegralNetwork, path: Path, samples: Arrays) -> Arra
         raise ParityError(f"ONNX Runtime cannot run the artifact: {error}", reason=str(error)) from error
 
 
-def _run_program(network: IntegralNetwork, program: Program, weights: Mapping[str, Array], samples: Arrays) -> Arrays:
+def _run_program(network: Checkpoint, program: Program, weights: Mapping[str, Array], samples: Arrays) -> Arrays:
     tensors = {name: _tensor(array) for name, array in weights.items()}
     with torch.inference_mode():
         return _concatenated(
@@ -160,7 +160,7 @@ def _concatenated(parts: Iterable[Arrays]) -> Arrays:
     return {name: np.concatenate([np.atleast_1d(part[name]) for part in whole]) for name in whole[0]}
 
 
-def _samples(network: IntegralNetwork, *, thorough: bool) -> Arrays:
+def _samples(network: Checkpoint, *, thorough: bool) -> Arrays:
     """As many calibration samples as the work allows, or a few random ones when the checkpoint keeps none."""
     if not network.calibration:
         return random_samples(network, PARITY_SAMPLES)
@@ -170,11 +170,11 @@ def _samples(network: IntegralNetwork, *, thorough: bool) -> Arrays:
     return first_samples(network, min(max(affordable, least), most))
 
 
-def _parity_samples(network: IntegralNetwork, available: int) -> int:
+def _parity_samples(network: Checkpoint, available: int) -> int:
     return fixed_batch(network) or min(PARITY_SAMPLES, max(1, available // 4))
 
 
-def _full_output(network: IntegralNetwork, *, thorough: bool) -> Array:
+def _full_output(network: Checkpoint, *, thorough: bool) -> Array:
     """First output of the full network on its samples."""
     program = Program(resize_template(network, network.structure.full_sizes()))
     return _run_program(network, program, network.weights, _samples(network, thorough=thorough))[program.outputs[0]]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from inn_core.errors import InvalidCalibrationError
-from inn_core.network import Array, IntegralNetwork
+from inn_core.network import Array, Checkpoint
 
 LEVELS = 256
 MIN_SAMPLES = 8
@@ -132,9 +132,7 @@ def levels_name(input_name: str) -> str:
     return f"levels/{input_name}"
 
 
-def calibration_samples(
-    network: IntegralNetwork, positions: NDArray[np.int64] | slice = slice(None)
-) -> dict[str, Array]:
+def calibration_samples(network: Checkpoint, positions: NDArray[np.int64] | slice = slice(None)) -> dict[str, Array]:
     """Calibration samples of a checkpoint as the graph reads them; empty when it keeps none."""
     dtypes = {
         value.name: helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)

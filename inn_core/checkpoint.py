@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from inn_core.consistency import InconsistentNetworkError, check_network
 from inn_core.errors import InnError, InvalidCheckpointError
 from inn_core.files import file_digest
-from inn_core.network import Array, IntegralNetwork, Template
+from inn_core.network import Array, Checkpoint, Template
 from inn_core.structure_json import structure_from_json, structure_to_json
 from inn_core.tensorfile import invalid, read_tensors, read_text, write_tensors
 
@@ -30,7 +30,7 @@ FORMAT_VERSION = 1
 _PREFIXES = {"weights": "w/", "orders": "o/", "curves": "d/", "paths": "p/", "statistics": "s/", "calibration": "c/"}
 
 
-def save_checkpoint(network: IntegralNetwork, path: str | Path) -> str:
+def save_checkpoint(network: Checkpoint, path: str | Path) -> str:
     """Write a network; equal networks give equal bytes.
 
     Args:
@@ -72,7 +72,7 @@ def save_checkpoint(network: IntegralNetwork, path: str | Path) -> str:
     return write_tensors(path, tensors, text)
 
 
-def load_checkpoint(path: str | Path, *, verify: bool = True) -> IntegralNetwork:
+def load_checkpoint(path: str | Path, *, verify: bool = True) -> Checkpoint:
     """Read a network.
 
     Args:
@@ -93,7 +93,7 @@ def load_checkpoint(path: str | Path, *, verify: bool = True) -> IntegralNetwork
     header = _parse_header(path, content.text)
     parts = _split_parts(path, content.tensors)
     try:
-        network = IntegralNetwork(
+        network = Checkpoint(
             name=header["name"],
             template=_template(content.tensors, header),
             weights=_ordered(parts["weights"], [name for name, _, _ in header["weights"]]),

@@ -18,7 +18,7 @@ from inn_core.errors import InnError, InvalidWeightsError
 from inn_core.graph.axis import Axis, axis_groups, axis_size
 from inn_core.graph.normalize import FLOAT_TYPES, is_usable
 from inn_core.knot_check import knot_faults
-from inn_core.network import Array, IntegralNetwork, Structure
+from inn_core.network import Array, Checkpoint, Structure
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 PATH_UNITS = frozenset({"params", "macs"})
@@ -28,7 +28,7 @@ class InconsistentNetworkError(Exception):
     """Parts of a network contradict each other; the message says which. Callers translate it."""
 
 
-def check_network(network: IntegralNetwork, *, finite: bool = True) -> None:
+def check_network(network: Checkpoint, *, finite: bool = True) -> None:
     """Check everything that other modules assume.
 
     Args:
@@ -55,7 +55,7 @@ def check_network(network: IntegralNetwork, *, finite: bool = True) -> None:
         raise InconsistentNetworkError(error.message) from error
 
 
-def _check_graph(network: IntegralNetwork) -> None:
+def _check_graph(network: Checkpoint) -> None:
     """Names resolve, in topological order, and nothing is defined twice."""
     graph = network.template.model.graph
     known = {""}
@@ -84,7 +84,7 @@ def _check_graph(network: IntegralNetwork) -> None:
         raise InconsistentNetworkError(f"graph output '{missing}' is written by no node")
 
 
-def _check_inputs(network: IntegralNetwork) -> None:
+def _check_inputs(network: Checkpoint) -> None:
     """The axes of every graph input are known, never change, and agree with what the graph declares."""
     for value in network.template.model.graph.input:
         axes = network.structure.values.get(value.name)
@@ -138,7 +138,7 @@ def _groups_of(axes: Iterable[Axis]) -> frozenset[str]:
     return frozenset().union(*(axis_groups(axis) for axis in axes))
 
 
-def _check_weights(network: IntegralNetwork, *, finite: bool) -> None:
+def _check_weights(network: Checkpoint, *, finite: bool) -> None:
     declared = network.template.weights
     _check_keys("weights", network.weights, declared)
     _check_keys("axes of weights", network.structure.weights, declared)
@@ -158,7 +158,7 @@ def _check_weights(network: IntegralNetwork, *, finite: bool) -> None:
             raise InvalidWeightsError(name, "NaN" if np.isnan(array).any() else "infinity")
 
 
-def _check_orders_and_curves(network: IntegralNetwork) -> None:
+def _check_orders_and_curves(network: Checkpoint) -> None:
     groups = network.structure.groups
     names = network.structure.full_sizes()
     _check_keys("orders", network.orders, names)
@@ -185,7 +185,7 @@ def _check_orders_and_curves(network: IntegralNetwork) -> None:
             )
 
 
-def _check_calibration(network: IntegralNetwork) -> None:
+def _check_calibration(network: Checkpoint) -> None:
     samples = network.calibration
     if not samples:
         return

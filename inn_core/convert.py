@@ -31,7 +31,7 @@ from inn_core.graph.source import read_onnx
 from inn_core.graph.template import make_template
 from inn_core.knots import store_knots
 from inn_core.module_source import export_module
-from inn_core.network import Array, IntegralNetwork
+from inn_core.network import Array, Checkpoint
 from inn_core.ordering import NestedOrder, greedy_order, group_demands
 from inn_core.path import build_path
 from inn_core.progress import Progress, no_progress, scaled
@@ -54,7 +54,7 @@ def import_network(
     statistics_only: bool = False,
     device: str = "auto",
     progress: Progress | None = None,
-) -> IntegralNetwork:
+) -> Checkpoint:
     """Make an integral network of a trained one.
 
     Args:
@@ -86,7 +86,7 @@ def import_network(
     samples = checked_samples(model, calibration)
     imported = make_template(model, {key: array.shape[1:] for key, array in samples.items()}, frozen=freeze)
     engine = Engine.build(imported.template, imported.structure, imported.weights, target)
-    bare = IntegralNetwork(name, imported.template, imported.weights, imported.structure, {}, {}, {})
+    bare = Checkpoint(name, imported.template, imported.weights, imported.structure, {}, {}, {})
     cost = CostModel.of(bare)
     points = collect_statistics(
         engine.program, imported.structure, engine.weights, engine.chunks(samples), progress=scaled(report, 0.02, 0.1)
@@ -113,7 +113,7 @@ def import_network(
 
 
 def nested_orders(
-    network: IntegralNetwork, points: Sequence[PointStatistics], engine: Engine, progress: Progress
+    network: Checkpoint, points: Sequence[PointStatistics], engine: Engine, progress: Progress
 ) -> dict[str, NestedOrder]:
     """The greedy order of every group; one that no dense node reads keeps its largest filters first."""
     demands = group_demands(network.structure, points, engine.weights)
@@ -127,7 +127,7 @@ def nested_orders(
     return orders
 
 
-def _order_by_norm(network: IntegralNetwork, name: str) -> NestedOrder:
+def _order_by_norm(network: Checkpoint, name: str) -> NestedOrder:
     group = next(group for group in network.structure.groups if group.name == name)
     energy = np.zeros(group.size)
     for tensor, axis in group.places:
@@ -151,7 +151,7 @@ def _read(source: str | Path) -> onnx.ModelProto:
 
 
 def _allocate(
-    network: IntegralNetwork,
+    network: Checkpoint,
     cost: CostModel,
     orders: Mapping[str, NestedOrder],
     engine: Engine,
@@ -178,7 +178,7 @@ def _allocate(
     return estimated_allocation(cost, orders), "estimated from second-order statistics"
 
 
-def _measurement(network: IntegralNetwork, engine: Engine, samples: Mapping[str, Array]) -> Measure:
+def _measurement(network: Checkpoint, engine: Engine, samples: Mapping[str, Array]) -> Measure:
     """Divergence of refined networks: fitted on one half of the samples, measured on the other."""
     fit_on, hold_out = split_blocks(len(next(iter(samples.values()))), held_out=0.5)
     fitting = to_chunks({name: array[fit_on] for name, array in samples.items()}, engine.chunk, engine.device)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import helper
 
-from inn_core.network import Group, IntegralNetwork, Structure, Template, Term
+from inn_core.network import Checkpoint, Group, Structure, Template, Term
 from inn_core.polynomial import Polynomial, compile_polynomial
 from inn_core.resize import resized
 from inn_core.wire import graph_head, initializer_head
@@ -34,7 +34,7 @@ class CostModel:
     polynomials: Mapping[Unit, Polynomial]
 
     @classmethod
-    def of(cls, network: IntegralNetwork) -> CostModel:
+    def of(cls, network: Checkpoint) -> CostModel:
         """The costs of an integral network."""
         return cls.build(network.template, network.structure)
 

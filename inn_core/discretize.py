@@ -14,7 +14,7 @@ from inn_core.divergence import mean_divergence
 from inn_core.engine import Chunk, Engine, affordable_samples, choose_device, run_outputs, split_blocks, spread
 from inn_core.graph.program import Program
 from inn_core.instant import instant_weights
-from inn_core.network import Array, IntegralNetwork
+from inn_core.network import Array, Checkpoint
 from inn_core.plan import Plan, planner_of
 from inn_core.progress import Progress, no_progress, scaled
 from inn_core.quality import check_quality
@@ -43,7 +43,7 @@ class Discretized:
 
 
 def discretize(
-    network: IntegralNetwork,
+    network: Checkpoint,
     plan: Plan,
     *,
     quality: str = "refined",
@@ -77,7 +77,7 @@ def discretize(
 
 
 def refine(
-    network: IntegralNetwork,
+    network: Checkpoint,
     sizes: Mapping[str, int],
     engine: Engine,
     *,
@@ -128,7 +128,7 @@ def refine(
 
 
 def fit_methods(
-    network: IntegralNetwork,
+    network: Checkpoint,
     sizes: Mapping[str, int],
     engine: Engine,
     methods: Sequence[Method],

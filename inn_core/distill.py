@@ -20,7 +20,7 @@ from inn_core.divergence import OutputKind, divergence
 from inn_core.engine import Chunk, Engine, to_chunks
 from inn_core.graph.program import Program
 from inn_core.linear import linear_nodes
-from inn_core.network import Array, IntegralNetwork
+from inn_core.network import Array, Checkpoint
 from inn_core.progress import Progress, no_progress
 from inn_core.sampling import axis_selection, selections, take
 from inn_core.statistics import output_kinds
@@ -82,7 +82,7 @@ def prepare_lessons(engine: Engine, samples: Mapping[str, Array], *, seed: int =
 
 
 def distill(
-    network: IntegralNetwork,
+    network: Checkpoint,
     engine: Engine,
     program: Program,
     weights: Mapping[str, torch.Tensor],

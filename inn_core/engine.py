@@ -12,7 +12,7 @@ import torch
 from inn_core.errors import DeviceError
 from inn_core.graph.axis import axis_size
 from inn_core.graph.program import Program
-from inn_core.network import Array, IntegralNetwork, Structure, Template
+from inn_core.network import Array, Checkpoint, Structure, Template
 from inn_core.resize import resize_template
 
 CHUNK_ELEMENTS = 2**24  # largest activation of a chunk: 64 MiB in float32
@@ -118,13 +118,13 @@ class Engine:
         return cls(template, structure, program, tensors, chunk_samples(structure), device)
 
     @classmethod
-    def of(cls, network: IntegralNetwork, device: torch.device) -> Engine:
+    def of(cls, network: Checkpoint, device: torch.device) -> Engine:
         """Load an integral network."""
         return cls.build(network.template, network.structure, network.weights, device)
 
     @classmethod
     def build_sized(
-        cls, network: IntegralNetwork, sizes: Mapping[str, int], weights: Mapping[str, Array], device: torch.device
+        cls, network: Checkpoint, sizes: Mapping[str, int], weights: Mapping[str, Array], device: torch.device
     ) -> Engine:
         """Load a discrete model of a network; its structure has the groups at the given sizes."""
         groups = tuple(replace(group, size=sizes[group.name]) for group in network.structure.groups)

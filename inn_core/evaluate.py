@@ -23,7 +23,7 @@ from inn_core.engine import choose_device, chunk_samples
 from inn_core.errors import InvalidEvaluationError, MissingPackageError
 from inn_core.files import written_aside
 from inn_core.graph.program import Program
-from inn_core.network import Array, IntegralNetwork
+from inn_core.network import Array, Checkpoint
 from inn_core.plan import Budget, Plan, choose_plan, feasible_range
 from inn_core.progress import Progress, no_progress, scaled
 from inn_core.resize import resize_template
@@ -36,7 +36,7 @@ PLOT_ENDINGS = (".png", ".svg", ".pdf")
 
 
 def curve(
-    network: IntegralNetwork,
+    network: Checkpoint,
     *,
     data: Mapping[str, Array] | None = None,
     params: Sequence[int] | None = None,
@@ -184,7 +184,7 @@ def _point(
 
 
 def _run(
-    network: IntegralNetwork,
+    network: Checkpoint,
     plan: Plan,
     weights: Mapping[str, Array],
     samples: Mapping[str, Array],
@@ -208,7 +208,7 @@ def _declared_shape(value: Any) -> tuple[int, ...]:
     return tuple(int(axis.dim_value) for axis in value.type.tensor_type.shape.dim)
 
 
-def _checked_samples(network: IntegralNetwork, data: Mapping[str, Array] | None) -> dict[str, Array]:
+def _checked_samples(network: Checkpoint, data: Mapping[str, Array] | None) -> dict[str, Array]:
     source = calibration_samples(network) if data is None else data
     if data is None and not source:
         raise InvalidEvaluationError(

@@ -16,7 +16,7 @@ from inn_core.files import sync_folder
 from inn_core.graph.axis import axis_size
 from inn_core.graph.source import default_opset
 from inn_core.manifest import describe_tensors
-from inn_core.network import Array, IntegralNetwork
+from inn_core.network import Array, Checkpoint
 from inn_core.plan import Budget, Plan, choose_plan, feasible_range
 from inn_core.progress import Progress, no_progress, scaled
 from inn_core.quality import check_quality
@@ -52,7 +52,7 @@ def build_key(checkpoint_digest: str, plan: Plan, quality: str, options: Mapping
 
 
 def export_artifact(
-    network: IntegralNetwork,
+    network: Checkpoint,
     budget: Budget,
     *,
     quality: str = "refined",
@@ -161,7 +161,7 @@ class _Clock:
 
 
 def _weights(
-    network: IntegralNetwork, plan: Plan, quality: str, device: str, progress: Progress
+    network: Checkpoint, plan: Plan, quality: str, device: str, progress: Progress
 ) -> tuple[dict[str, Array], str, float | None]:
     """Weights in the order and dtypes of the template, how they were made, and the held-out loss."""
     if plan.full_size:
@@ -175,7 +175,7 @@ def _weights(
     return weights, result.method, result.held_out
 
 
-def _check_shapes(network: IntegralNetwork, plan: Plan, weights: Mapping[str, Array]) -> None:
+def _check_shapes(network: Checkpoint, plan: Plan, weights: Mapping[str, Array]) -> None:
     """The promise on parameters is on the elements written, so they are counted and not only computed."""
     for name, axes in network.structure.weights.items():
         expected = tuple(axis_size(axis, plan.sizes) for axis in axes)

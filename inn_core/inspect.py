@@ -7,12 +7,12 @@ from typing import Any
 from inn_core.cost import UNITS
 from inn_core.graph.source import default_opset
 from inn_core.manifest import describe_tensors
-from inn_core.network import IntegralNetwork
+from inn_core.network import Checkpoint
 from inn_core.plan import feasible_range
 from inn_core.quality import available_qualities
 
 
-def describe(network: IntegralNetwork) -> dict[str, Any]:
+def describe(network: Checkpoint) -> dict[str, Any]:
     """Groups, frozen axes, sizes that can be asked for, inputs, outputs and provenance of a network.
 
     Returns:

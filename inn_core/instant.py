@@ -13,14 +13,14 @@ import numpy as np
 import torch
 
 from inn_core.graph.axis import IndexArray, kept_indices
-from inn_core.network import Array, IntegralNetwork
+from inn_core.network import Array, Checkpoint
 from inn_core.plan import planner_of
 from inn_core.reduction import contracted_position, dense_nodes, reduced_weights, relative_selections, to_tensor
 from inn_core.stored_knots import Knot, contains, read_knots
 
 
 @torch.inference_mode()
-def instant_weights(network: IntegralNetwork, sizes: Mapping[str, int], *, device: torch.device) -> dict[str, Array]:
+def instant_weights(network: Checkpoint, sizes: Mapping[str, int], *, device: torch.device) -> dict[str, Array]:
     """Weights of a plan from the knots around it.
 
     Args:
@@ -45,7 +45,7 @@ def instant_weights(network: IntegralNetwork, sizes: Mapping[str, int], *, devic
     }
 
 
-def _share_of_above(network: IntegralNetwork, sizes: Mapping[str, int], above: Knot, below: Knot) -> float:
+def _share_of_above(network: Checkpoint, sizes: Mapping[str, int], above: Knot, below: Knot) -> float:
     """The square of the plan's place between the knots in parameters: measured better than the place itself."""
     cost = planner_of(network).cost
     rows = np.concatenate([cost.to_row(each) for each in (below.sizes, sizes, above.sizes)])
@@ -54,7 +54,7 @@ def _share_of_above(network: IntegralNetwork, sizes: Mapping[str, int], above: K
 
 
 def _mix_(
-    network: IntegralNetwork,
+    network: Checkpoint,
     name: str,
     weight: torch.Tensor,
     below: Knot,

@@ -8,12 +8,12 @@ import numpy as np
 
 from inn_core.graph.axis import Axis, axis_groups, axis_size
 from inn_core.graph.normalize import is_usable
-from inn_core.network import Array, IntegralNetwork
+from inn_core.network import Array, Checkpoint
 
 PREFIX = "instant/"
 
 
-def knot_faults(network: IntegralNetwork) -> Iterator[str]:
+def knot_faults(network: Checkpoint) -> Iterator[str]:
     """What is wrong with the knots, in words; nothing when they are sound or absent."""
     arrays = {name: array for name, array in network.statistics.items() if name.startswith(PREFIX)}
     count = 0
@@ -37,7 +37,7 @@ def knot_faults(network: IntegralNetwork) -> Iterator[str]:
 
 
 def _weight_faults(
-    network: IntegralNetwork, arrays: Mapping[str, Array], index: int, plan: Mapping[str, int], seen: set[str]
+    network: Checkpoint, arrays: Mapping[str, Array], index: int, plan: Mapping[str, int], seen: set[str]
 ) -> Iterator[str]:
     if index == 0:
         return
@@ -52,7 +52,7 @@ def _weight_faults(
 
 
 def _statistics_faults(
-    network: IntegralNetwork, arrays: Mapping[str, Array], index: int, plan: Mapping[str, int], seen: set[str]
+    network: Checkpoint, arrays: Mapping[str, Array], index: int, plan: Mapping[str, int], seen: set[str]
 ) -> Iterator[str]:
     prefix = f"{PREFIX}{index}/correlation/"
     for key in [name for name in arrays if name.startswith(prefix)]:

@@ -12,7 +12,7 @@ from inn_core.cost import CostModel
 from inn_core.discretize import refine
 from inn_core.engine import Engine
 from inn_core.graph.axis import axis_groups
-from inn_core.network import Array, IntegralNetwork
+from inn_core.network import Array, Checkpoint
 from inn_core.progress import Progress, scaled
 from inn_core.statistics import PointStatistics, channel_axis, collect_statistics
 from inn_core.stored_knots import knot_arrays
@@ -22,7 +22,7 @@ DENSE_BELOW = 4_000_000  # parameters: small networks can afford the denser knot
 LEAST_SHARE = 0.02  # of the parameters; below it the last knot serves
 
 
-def knot_sizes(network: IntegralNetwork, cost: CostModel) -> list[NDArray[np.int64]]:
+def knot_sizes(network: Checkpoint, cost: CostModel) -> list[NDArray[np.int64]]:
     """Sizes at the knots: plans of the parameter path whose parameters fall by a constant ratio, without the full."""
     sizes = cost.full().copy()
     full = int(cost.evaluate("params", sizes[None])[0])
@@ -42,7 +42,7 @@ def knot_sizes(network: IntegralNetwork, cost: CostModel) -> list[NDArray[np.int
 
 
 def store_knots(
-    network: IntegralNetwork,
+    network: Checkpoint,
     cost: CostModel,
     engine: Engine,
     points: Sequence[PointStatistics],
@@ -76,7 +76,7 @@ def _as_knots(report: Progress) -> Progress:
     return lambda _, share: report("knots", 0.9 * share)
 
 
-def _resizable(network: IntegralNetwork, points: Sequence[PointStatistics]) -> list[PointStatistics]:
+def _resizable(network: Checkpoint, points: Sequence[PointStatistics]) -> list[PointStatistics]:
     """Statistics of the dense nodes whose contracted axis can change."""
     return [
         point

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from inn_core.network import IntegralNetwork
+from inn_core.network import Checkpoint
 
 Result = TypeVar("Result")
 
@@ -19,12 +19,12 @@ class PerNetwork(Generic[Result]):
     not refer to its network, or neither would ever be freed.
     """
 
-    def __init__(self, compute: Callable[[IntegralNetwork], Result]) -> None:
+    def __init__(self, compute: Callable[[Checkpoint], Result]) -> None:
         self._compute = compute
         self._lock = threading.Lock()
-        self._kept: dict[int, tuple[weakref.ref[IntegralNetwork], Result]] = {}
+        self._kept: dict[int, tuple[weakref.ref[Checkpoint], Result]] = {}
 
-    def __call__(self, network: IntegralNetwork) -> Result:
+    def __call__(self, network: Checkpoint) -> Result:
         """The result for a network."""
         key = id(network)
         known = self._kept.get(key)
@@ -38,7 +38,7 @@ class PerNetwork(Generic[Result]):
                 self._kept[key] = known
         return known[1]
 
-    def _forget(self, key: int, gone: weakref.ref[IntegralNetwork]) -> None:
+    def _forget(self, key: int, gone: weakref.ref[Checkpoint]) -> None:
         # Runs whenever the collector does, so it must not wait for the lock; single dict operations are atomic.
         known = self._kept.get(key)
         if known is not None and known[0] is gone:

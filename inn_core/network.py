@@ -109,7 +109,7 @@ class Template:
 
 
 @dataclass(frozen=True)
-class IntegralNetwork:
+class Checkpoint:
     """One network in every size: what a `.inn` checkpoint holds.
 
     Attributes:

@@ -13,7 +13,7 @@ from inn_core.errors import BudgetUnreachableError, InvalidBudgetError
 from inn_core.fill import TOLERATED_GAP, TOLERATED_GAP_MULTIPLES, Moves, fill_interval, list_moves
 from inn_core.ladder import Ladders, build_ladders, path_on_ladders
 from inn_core.memo import PerNetwork
-from inn_core.network import IntegralNetwork
+from inn_core.network import Checkpoint
 
 MAX_MULTIPLE = 1024
 # An exchange that only uses up the budget must not be predicted worse than the path's own plan at this share of it.
@@ -102,7 +102,7 @@ class Planner:
     Safe to use from several threads: everything kept is written once.
     """
 
-    def __init__(self, network: IntegralNetwork) -> None:
+    def __init__(self, network: Checkpoint) -> None:
         self.cost = CostModel.of(network)
         self._paths = network.paths
         self._curves = network.curves
@@ -191,7 +191,7 @@ planner_of = PerNetwork(Planner)
 """The planner of a network, made once and kept as long as the network lives."""
 
 
-def choose_plan(network: IntegralNetwork, budget: Budget, *, multiple_of: int = 1) -> Plan:
+def choose_plan(network: Checkpoint, budget: Budget, *, multiple_of: int = 1) -> Plan:
     """The plan with the least predicted damage found for a budget.
 
     The cost of the plan never exceeds the budget, never falls when the budget grows, and equal budgets give equal
@@ -209,7 +209,7 @@ def choose_plan(network: IntegralNetwork, budget: Budget, *, multiple_of: int = 
     return planner_of(network).choose(budget, multiple_of=multiple_of)
 
 
-def feasible_range(network: IntegralNetwork, unit: Unit, multiple_of: int = 1) -> tuple[int, int]:
+def feasible_range(network: Checkpoint, unit: Unit, multiple_of: int = 1) -> tuple[int, int]:
     """Smallest and largest cost that plans of the network have.
 
     Args:

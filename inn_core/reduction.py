@@ -18,7 +18,7 @@ from inn_core.graph.axis import IndexArray, axis_groups, kept_indices
 from inn_core.graph.node import read_nodes
 from inn_core.linear import LinearNode, linear_nodes, weight_from_matrix, weight_matrix
 from inn_core.memo import PerNetwork
-from inn_core.network import Array, IntegralNetwork
+from inn_core.network import Array, Checkpoint
 from inn_core.statistics import axis_layout, channel_axis
 from inn_core.stored_knots import Knot
 
@@ -26,12 +26,12 @@ RIDGE = 1e-2  # of a channel's own power; correlations are stored in half precis
 LEAST_SCALE = 1e-15  # of a channel about zero: one that is always zero is not divided by
 
 
-def dense_nodes(network: IntegralNetwork) -> dict[str, LinearNode]:
+def dense_nodes(network: Checkpoint) -> dict[str, LinearNode]:
     """The dense linear node of each weight that no other node reads, by weight name."""
     return _dense_nodes(network)
 
 
-def _find_dense_nodes(network: IntegralNetwork) -> dict[str, LinearNode]:
+def _find_dense_nodes(network: Checkpoint) -> dict[str, LinearNode]:
     nodes = read_nodes(network.template.model.graph)
     ranks = {name: torch.empty([0] * len(axes)) for name, axes in network.structure.weights.items()}
     reads: dict[str, int] = {}
@@ -53,7 +53,7 @@ def contracted_position(entry: LinearNode) -> int:
 
 
 def reduced_weights(
-    network: IntegralNetwork, knot: Knot, sizes: Mapping[str, int], *, device: torch.device
+    network: Checkpoint, knot: Knot, sizes: Mapping[str, int], *, device: torch.device
 ) -> dict[str, torch.Tensor]:
     """Weights of a plan from a knot that contains it; float32, on the device, none shared with the checkpoint."""
     kept = relative_selections(network.orders, knot.sizes, sizes)
@@ -89,7 +89,7 @@ def to_tensor(array: Array, device: torch.device) -> torch.Tensor:
 
 
 def _integrate_(
-    network: IntegralNetwork,
+    network: Checkpoint,
     knot: Knot,
     entry: LinearNode,
     weights: dict[str, torch.Tensor],

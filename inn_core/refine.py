@@ -28,7 +28,7 @@ from inn_core.linear import (
     weight_from_matrix,
     weight_matrix,
 )
-from inn_core.network import IntegralNetwork
+from inn_core.network import Checkpoint
 from inn_core.progress import Progress, no_progress
 from inn_core.resize import resize_template
 from inn_core.sampling import axis_selection, sample_weights, take
@@ -68,7 +68,7 @@ class Candidate:
     def __init__(
         self,
         key: str,
-        network: IntegralNetwork,
+        network: Checkpoint,
         weights: Mapping[str, torch.Tensor],
         kept: Mapping[str, IndexArray],
         method: Method,
@@ -97,7 +97,7 @@ class Walk:
 
     def __init__(
         self,
-        network: IntegralNetwork,
+        network: Checkpoint,
         program: Program,
         weights: Mapping[str, torch.Tensor],
         candidates: Sequence[Candidate],

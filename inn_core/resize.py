@@ -10,10 +10,10 @@ from onnx import helper, numpy_helper
 
 from inn_core.errors import InvalidOnnxError
 from inn_core.graph.axis import axis_size
-from inn_core.network import IntegralNetwork, Structure, Template
+from inn_core.network import Checkpoint, Structure, Template
 
 
-def resize_template(network: IntegralNetwork, sizes: Mapping[str, int]) -> onnx.ModelProto:
+def resize_template(network: Checkpoint, sizes: Mapping[str, int]) -> onnx.ModelProto:
     """The graph of a discrete model, still without weights.
 
     Args:

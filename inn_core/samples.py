@@ -9,12 +9,12 @@ from onnx import helper
 
 from inn_core.calibration import calibration_samples
 from inn_core.graph.axis import axis_size
-from inn_core.network import Array, IntegralNetwork
+from inn_core.network import Array, Checkpoint
 
 CHUNK_SAMPLES = 64
 
 
-def first_samples(network: IntegralNetwork, count: int) -> dict[str, Array]:
+def first_samples(network: Checkpoint, count: int) -> dict[str, Array]:
     """The first calibration samples, in the dtypes of the graph inputs.
 
     Args:
@@ -27,7 +27,7 @@ def first_samples(network: IntegralNetwork, count: int) -> dict[str, Array]:
     return calibration_samples(network, positions)
 
 
-def random_samples(network: IntegralNetwork, count: int) -> dict[str, Array]:
+def random_samples(network: Checkpoint, count: int) -> dict[str, Array]:
     """Seeded samples: standard normal floats, zeros and ones for other inputs, in the shapes seen at import."""
     random = np.random.default_rng(0)
     count = _whole_batches(network, count)
@@ -40,14 +40,14 @@ def random_samples(network: IntegralNetwork, count: int) -> dict[str, Array]:
     return samples
 
 
-def chunks(network: IntegralNetwork, samples: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
+def chunks(network: Checkpoint, samples: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
     """The samples in the batches that the graph takes, or in chunks of a size that fits memory."""
     step = fixed_batch(network) or CHUNK_SAMPLES
     for start in range(0, len(next(iter(samples.values()))), step):
         yield {name: array[start : start + step] for name, array in samples.items()}
 
 
-def fixed_batch(network: IntegralNetwork) -> int | None:
+def fixed_batch(network: Checkpoint) -> int | None:
     """Number of samples that the graph takes at a time, None when any."""
     for value in network.template.model.graph.input:
         axes = value.type.tensor_type.shape.dim
@@ -56,12 +56,12 @@ def fixed_batch(network: IntegralNetwork) -> int | None:
     return None
 
 
-def _whole_batches(network: IntegralNetwork, count: int) -> int:
+def _whole_batches(network: Checkpoint, count: int) -> int:
     batch = fixed_batch(network) or 1
     return -(-count // batch) * batch
 
 
-def _dtypes(network: IntegralNetwork) -> dict[str, np.dtype]:
+def _dtypes(network: Checkpoint) -> dict[str, np.dtype]:
     return {
         value.name: helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
         for value in network.template.model.graph.input

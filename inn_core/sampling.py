@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from inn_core.graph.axis import IndexArray, axis_groups, kept_indices
-from inn_core.network import IntegralNetwork, Structure
+from inn_core.network import Checkpoint, Structure
 
 
 def selections(orders: Mapping[str, IndexArray], sizes: Mapping[str, int]) -> dict[str, IndexArray]:
@@ -38,7 +38,7 @@ def take(tensor: torch.Tensor, chosen: list[IndexArray | None]) -> torch.Tensor:
 
 
 def sample_weights(
-    network: IntegralNetwork, kept: Mapping[str, IndexArray], weights: Mapping[str, torch.Tensor]
+    network: Checkpoint, kept: Mapping[str, IndexArray], weights: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """Every weight at the kept positions of all its axes, before any least squares."""
     axes = network.structure.weights

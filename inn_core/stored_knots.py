@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inn_core.network import Array, IntegralNetwork
+from inn_core.network import Array, Checkpoint
 from inn_core.statistics import PointStatistics
 
 STORED = np.float16
@@ -25,15 +25,15 @@ class Knot:
     index: int
     sizes: Mapping[str, int]
 
-    def weight(self, network: IntegralNetwork, name: str) -> Array:
+    def weight(self, network: Checkpoint, name: str) -> Array:
         """The knot's weight; the full network's own is that of the checkpoint."""
         return network.weights[name] if self.index == 0 else network.statistics[self._name("weights", name)]
 
-    def covers(self, network: IntegralNetwork, name: str) -> bool:
+    def covers(self, network: Checkpoint, name: str) -> bool:
         """Whether the statistics of the input of a weight are kept."""
         return self._name("correlation", name) in network.statistics
 
-    def correlation(self, network: IntegralNetwork, name: str) -> tuple[Array, Array, Array]:
+    def correlation(self, network: Checkpoint, name: str) -> tuple[Array, Array, Array]:
         """Lower triangle of the correlation by rows, standard deviations and means of the inputs of a weight."""
         kinds = ("correlation", "scale", "mean")
         lower, scale, mean = (network.statistics[self._name(kind, name)] for kind in kinds)
@@ -73,7 +73,7 @@ def _halved(weight: Array) -> Array:
     return half if np.isfinite(half).all() else weight
 
 
-def read_knots(network: IntegralNetwork) -> list[Knot]:
+def read_knots(network: Checkpoint) -> list[Knot]:
     """The knots of a checkpoint, the full network first; empty when it keeps none."""
     names = [group.name for group in network.structure.groups]
     knots: list[Knot] = []

@@ -16,7 +16,7 @@ from service.builder.loop import Handler, Report
 from service.settings import BuilderSettings
 
 if TYPE_CHECKING:
-    from inn_core.network import IntegralNetwork
+    from inn_core.network import Checkpoint
 
 
 class Engine:
@@ -28,7 +28,7 @@ class Engine:
 
     def __init__(self, settings: BuilderSettings) -> None:
         self._settings = settings
-        self._open: OrderedDict[str, IntegralNetwork] = OrderedDict()
+        self._open: OrderedDict[str, Checkpoint] = OrderedDict()
 
     def handlers(self) -> dict[str, Handler]:
         """The operations by name."""
@@ -108,7 +108,7 @@ class Engine:
             progress=report,
         )
 
-    def _network(self, params: Mapping[str, Any]) -> IntegralNetwork:
+    def _network(self, params: Mapping[str, Any]) -> Checkpoint:
         """The checkpoint of a request, opened at most once while it is among the last few used."""
         from inn_core.checkpoint import load_checkpoint
 

@@ -19,7 +19,7 @@ from service.errors import DigestMismatchError, RemoteError
 from service.extras import HUB_MODULES, is_installed, missing_extra
 
 if TYPE_CHECKING:
-    from inn_core.network import IntegralNetwork
+    from inn_core.network import Checkpoint
 
 Arrays = Mapping[str, NDArray[Any]]
 Report = Callable[[str, float], None]
@@ -141,7 +141,7 @@ def size_quality_curve(
     return dict(curve(network, data=data, params=params, quality=chosen, device=device, progress=progress))
 
 
-def _best_quality(network: IntegralNetwork) -> str:
+def _best_quality(network: Checkpoint) -> str:
     """The first quality that a checkpoint offers; one that offers none is told so by whoever asks for `refined`."""
     from inn_core.quality import QUALITIES, available_qualities
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inn_core.network import IntegralNetwork
+from inn_core.network import Checkpoint
 from tests.inn_core import networks
 
 REAL = {
@@ -16,18 +16,18 @@ SHAPES = {"basic_resnet": networks.basic_resnet, "resnet50": networks.resnet50_s
 
 
 @pytest.fixture(scope="session", params=sorted(REAL))
-def real_network(request: pytest.FixtureRequest) -> IntegralNetwork:
+def real_network(request: pytest.FixtureRequest) -> Checkpoint:
     """Each of the small networks that run."""
     return REAL[request.param]()
 
 
 @pytest.fixture(scope="session")
-def residual() -> IntegralNetwork:
+def residual() -> Checkpoint:
     """The small residual network."""
     return networks.residual_network()
 
 
 @pytest.fixture(scope="session", params=sorted(SHAPES))
-def wide_network(request: pytest.FixtureRequest) -> IntegralNetwork:
+def wide_network(request: pytest.FixtureRequest) -> Checkpoint:
     """Each of the cost-only networks in the shape of a real one."""
     return SHAPES[request.param]()

@@ -12,9 +12,9 @@ from inn_core.cost import CostModel
 from inn_core.graph.axis import Axis, axis_size, fixed
 from inn_core.network import (
     Array,
+    Checkpoint,
     FrozenAxis,
     Group,
-    IntegralNetwork,
     SizeAttribute,
     SizeConstant,
     Structure,
@@ -38,7 +38,7 @@ def picture(depth: Axis, side: int) -> tuple[Axis, ...]:
     return (fixed(1), depth, fixed(side), fixed(side))
 
 
-def residual_network() -> IntegralNetwork:
+def residual_network() -> Checkpoint:
     """Three convolutions with a residual add, global pooling and a classifier."""
     a, b = channels("a"), channels("b")
     weights: Weights = {
@@ -72,7 +72,7 @@ def residual_network() -> IntegralNetwork:
     return real_network("residual", nodes, weights, {"a": 8, "b": 6}, macs, values)
 
 
-def concat_network() -> IntegralNetwork:
+def concat_network() -> Checkpoint:
     """Two branches, a concat, and a flattened map whose length is a constant of the graph."""
     a, b, c = channels("a"), channels("b"), channels("c")
     weights: Weights = {
@@ -112,7 +112,7 @@ def concat_network() -> IntegralNetwork:
     )
 
 
-def depthwise_network() -> IntegralNetwork:
+def depthwise_network() -> Checkpoint:
     """A depthwise separable convolution: the `group` attribute follows the channels."""
     a, b = channels("a"), channels("b")
     weights: Weights = {
@@ -157,7 +157,7 @@ def real_network(
     constants: dict[str, Array] | None = None,
     size_constants: tuple[SizeConstant, ...] = (),
     attributes: tuple[SizeAttribute, ...] = (),
-) -> IntegralNetwork:
+) -> Checkpoint:
     """A network that runs: input `x` (batch, 3, 8, 8), output `y` (batch, 5), seeded weights."""
     rng = np.random.default_rng(7)
     graph = helper.make_graph(
@@ -196,7 +196,7 @@ def finished(
     weights: dict[str, Array],
     *,
     calibration: dict[str, Array] | None = None,
-) -> IntegralNetwork:
+) -> Checkpoint:
     """Adds seeded orders and convex-looking damage curves, and the size paths that follow from them."""
     rng = np.random.default_rng(11)
     cost = CostModel.build(template, structure)
@@ -204,7 +204,7 @@ def finished(
     for group in structure.groups:
         removed = 1.0 - np.arange(group.size + 1) / group.size
         curves[group.name] = 10.0 ** rng.uniform(-2.5, -1.5) * removed ** rng.uniform(1.2, 3.0)
-    return IntegralNetwork(
+    return Checkpoint(
         name=name,
         template=template,
         weights=weights,
@@ -237,7 +237,7 @@ class Shapes:
         self.weights[f"{name}.bias"] = (output,)
         self.macs.append(Term(pixels * kernel * kernel, (output, source)))
 
-    def network(self, name: str, *, smallest: float = 0.06) -> IntegralNetwork:
+    def network(self, name: str, *, smallest: float = 0.06) -> Checkpoint:
         """The network, with an empty graph and weights that take no memory; groups shrink to a share of their size."""
         shapes = {key: tuple(axis_size(axis, self.sizes) for axis in axes) for key, axes in self.weights.items()}
         groups = tuple(
@@ -250,7 +250,7 @@ class Shapes:
         return finished(name, template, structure, {key: np.broadcast_to(zero, s) for key, s in shapes.items()})
 
 
-def basic_resnet() -> IntegralNetwork:
+def basic_resnet() -> Checkpoint:
     """Residual network for 28x28 images: widths 32/64/128, two basic blocks a stage, normalisation folded."""
     s = Shapes()
     source = s.group("stem", 32)
@@ -269,7 +269,7 @@ def basic_resnet() -> IntegralNetwork:
     return s.network("basic_resnet")
 
 
-def resnet50_shape() -> IntegralNetwork:
+def resnet50_shape() -> Checkpoint:
     """ResNet-50 for 224x224 images, normalisation folded: 25.5 M parameters, 37 groups."""
     s = Shapes()
     source = s.group("stem", 64)

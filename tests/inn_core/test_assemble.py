@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from inn_core.assemble import write_onnx
 from inn_core.errors import ArtifactTooLargeError
-from inn_core.network import IntegralNetwork
+from inn_core.network import Checkpoint
 from inn_core.resize import resize_template
 from inn_core.wire import varint
 from tests.inn_core.networks import SAMPLES
@@ -45,7 +45,7 @@ def model_with_everything() -> onnx.ModelProto:
     return model
 
 
-def test_the_file_is_what_the_protobuf_library_writes(real_network: IntegralNetwork, tmp_path: Path) -> None:
+def test_the_file_is_what_the_protobuf_library_writes(real_network: Checkpoint, tmp_path: Path) -> None:
     model = resize_template(real_network, real_network.structure.full_sizes())
     path = tmp_path / "m.onnx"
     write_onnx(model, real_network.weights, path)
@@ -69,7 +69,7 @@ def test_fields_around_the_graph_are_kept_in_order(tmp_path: Path) -> None:
     assert loaded == model
 
 
-def test_the_artifact_passes_the_checker_and_runs(real_network: IntegralNetwork, tmp_path: Path) -> None:
+def test_the_artifact_passes_the_checker_and_runs(real_network: Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     write_onnx(resize_template(real_network, real_network.structure.full_sizes()), real_network.weights, path)
     onnx.checker.check_model(path, full_check=True)
@@ -78,14 +78,14 @@ def test_the_artifact_passes_the_checker_and_runs(real_network: IntegralNetwork,
     assert output.shape == (SAMPLES, 5)
 
 
-def test_digest_and_size_are_those_of_the_file(residual: IntegralNetwork, tmp_path: Path) -> None:
+def test_digest_and_size_are_those_of_the_file(residual: Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     file = write_onnx(residual.template.model, residual.weights, path)
     assert file.size_bytes == path.stat().st_size
     assert file.digest == f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
-def test_equal_arguments_give_equal_bytes(residual: IntegralNetwork, tmp_path: Path) -> None:
+def test_equal_arguments_give_equal_bytes(residual: Checkpoint, tmp_path: Path) -> None:
     first = write_onnx(residual.template.model, residual.weights, tmp_path / "1")
     strided = {name: np.asfortranarray(array) for name, array in residual.weights.items()}
     assert write_onnx(residual.template.model, strided, tmp_path / "2") == first
@@ -114,7 +114,7 @@ def test_past_two_gibibytes_is_refused_before_anything_is_written(tmp_path: Path
 
 
 def test_a_failed_write_leaves_the_old_file(
-    residual: IntegralNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    residual: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(source: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")

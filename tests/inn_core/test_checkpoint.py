@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from inn_core.checkpoint import file_digest, load_checkpoint, read_header, save_checkpoint
 from inn_core.errors import DigestMismatchError, InnError, InvalidCheckpointError, InvalidWeightsError
-from inn_core.network import Array, IntegralNetwork, Template, Term
+from inn_core.network import Array, Checkpoint, Template, Term
 from inn_core.plan import feasible_range
 from inn_core.resize import resize_template
 from inn_core.tensorfile import read_tensors, write_tensors
@@ -47,8 +47,8 @@ def tampered(saved: Path, target: Path, change: Callable[[Header, Tensors], obje
     return target
 
 
-def assert_equal(found: IntegralNetwork, expected: IntegralNetwork) -> None:
-    for field in fields(IntegralNetwork):
+def assert_equal(found: Checkpoint, expected: Checkpoint) -> None:
+    for field in fields(Checkpoint):
         if field.name not in (*MAPPINGS, "template"):
             assert getattr(found, field.name) == getattr(expected, field.name)
     assert found.template.model == expected.template.model
@@ -62,7 +62,7 @@ def assert_equal(found: IntegralNetwork, expected: IntegralNetwork) -> None:
 
 
 @pytest.mark.parametrize("verify", [True, False])
-def test_a_network_comes_back_as_it_was(real_network: IntegralNetwork, tmp_path: Path, verify: bool) -> None:
+def test_a_network_comes_back_as_it_was(real_network: Checkpoint, tmp_path: Path, verify: bool) -> None:
     path = tmp_path / "n.inn"
     digest = save_checkpoint(real_network, path)
     found = load_checkpoint(path, verify=verify)
@@ -80,7 +80,7 @@ def test_arrays_are_read_only_views_of_the_file(saved: Path) -> None:
             assert array.base is not None
 
 
-def test_a_network_without_samples_and_statistics_comes_back(residual: IntegralNetwork, tmp_path: Path) -> None:
+def test_a_network_without_samples_and_statistics_comes_back(residual: Checkpoint, tmp_path: Path) -> None:
     bare = replace(residual, calibration={}, statistics={}, provenance={})
     save_checkpoint(bare, tmp_path / "n.inn")
     assert_equal(load_checkpoint(tmp_path / "n.inn"), bare)
@@ -296,14 +296,14 @@ def test_a_header_with_one_wrong_value_never_crashes(saved: Path, tmp_path: Path
         resize_template(network, network.structure.full_sizes())
 
 
-def test_a_network_that_contradicts_itself_is_not_written(residual: IntegralNetwork, tmp_path: Path) -> None:
+def test_a_network_that_contradicts_itself_is_not_written(residual: Checkpoint, tmp_path: Path) -> None:
     broken = replace(residual, orders={"a": np.zeros(8, dtype=np.int64), "b": np.arange(6)})
     with pytest.raises(InvalidCheckpointError, match=r"'residual' cannot be written: the order of group 'a'"):
         save_checkpoint(broken, tmp_path / "n.inn")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_weights_that_are_not_finite_are_not_written(residual: IntegralNetwork, tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_not_written(residual: Checkpoint, tmp_path: Path) -> None:
     weights = {**residual.weights, "fc.bias": np.full(5, np.nan, dtype=np.float32)}
     with pytest.raises(InvalidWeightsError, match=r"'fc\.bias' holds NaN"):
         save_checkpoint(replace(residual, weights=weights), tmp_path / "n.inn")
@@ -322,7 +322,7 @@ def test_half_and_double_precision_weights_come_back(tmp_path: Path) -> None:
     assert_equal(load_checkpoint(tmp_path / "n.inn"), mixed)
 
 
-def test_names_of_any_kind_survive(residual: IntegralNetwork, tmp_path: Path) -> None:
+def test_names_of_any_kind_survive(residual: Checkpoint, tmp_path: Path) -> None:
     odd = replace(
         residual,
         statistics={'gram/größe "x"\n': np.eye(2)},

@@ -16,7 +16,7 @@ from inn_core.convert import import_network
 from inn_core.errors import InvalidCalibrationError, InvalidFreezeError, InvalidNameError, InvalidOnnxError
 from inn_core.export import export_artifact
 from inn_core.inspect import describe
-from inn_core.network import Array, IntegralNetwork
+from inn_core.network import Array, Checkpoint
 from inn_core.plan import Budget, feasible_range
 from inn_core.quality import available_qualities
 from tests.inn_core import factories
@@ -130,7 +130,7 @@ def saved(model: onnx.ModelProto, folder: Path) -> Path:
     return path
 
 
-def imported(model: onnx.ModelProto, samples: Mapping[str, Array], folder: Path, **options: Any) -> IntegralNetwork:
+def imported(model: onnx.ModelProto, samples: Mapping[str, Array], folder: Path, **options: Any) -> Checkpoint:
     return import_network(saved(model, folder), samples, name="tiny", device="cpu", **options)
 
 

@@ -15,7 +15,7 @@ from inn_core.assemble import write_onnx
 from inn_core.cost import UNITS, CostModel
 from inn_core.errors import GraphTooLargeError
 from inn_core.graph.axis import Axis, axis_size
-from inn_core.network import IntegralNetwork, Term
+from inn_core.network import Checkpoint, Term
 from inn_core.polynomial import compile_polynomial
 from inn_core.resize import resize_template
 from tests.inn_core.networks import resnet50_shape
@@ -100,7 +100,7 @@ def test_resnet50_costs_what_its_paper_says() -> None:
     assert cost.evaluate("macs", cost.full()[None, :])[0] == pytest.approx(3.8e9, rel=0.02)
 
 
-def test_no_cost_rises_when_a_group_shrinks(wide_network: IntegralNetwork) -> None:
+def test_no_cost_rises_when_a_group_shrinks(wide_network: Checkpoint) -> None:
     cost = CostModel.of(wide_network)
     random = np.random.default_rng(0)
     sizes = random.integers(cost.minimum() + 1, cost.full() + 1, (50, len(cost.groups)))
@@ -109,7 +109,7 @@ def test_no_cost_rises_when_a_group_shrinks(wide_network: IntegralNetwork) -> No
         assert (cost.evaluate(unit, smaller) <= cost.evaluate(unit, sizes)).all()
 
 
-def test_bytes_and_params_are_those_of_the_written_file(real_network: IntegralNetwork, tmp_path: Path) -> None:
+def test_bytes_and_params_are_those_of_the_written_file(real_network: Checkpoint, tmp_path: Path) -> None:
     cost = CostModel.of(real_network)
     random = np.random.default_rng(1)
     plans = [cost.full(), cost.minimum(), *random.integers(cost.minimum(), cost.full() + 1, (5, len(cost.groups)))]
@@ -126,7 +126,7 @@ def test_bytes_and_params_are_those_of_the_written_file(real_network: IntegralNe
         assert cost.evaluate("params", plan[None, :]).tolist() == [sum(array.size for array in weights.values())]
 
 
-def test_savings_are_what_one_channel_less_costs(wide_network: IntegralNetwork) -> None:
+def test_savings_are_what_one_channel_less_costs(wide_network: Checkpoint) -> None:
     cost = CostModel.of(wide_network)
     one_less = cost.full()[None, :] - np.eye(len(cost.groups), dtype=np.int64)
     for unit in UNITS:
@@ -134,7 +134,7 @@ def test_savings_are_what_one_channel_less_costs(wide_network: IntegralNetwork) 
         np.testing.assert_array_equal(cost.savings(unit, cost.full()), expected)
 
 
-def test_rows_and_sizes_are_inverse(residual: IntegralNetwork) -> None:
+def test_rows_and_sizes_are_inverse(residual: Checkpoint) -> None:
     cost = CostModel.of(residual)
     sizes = {"a": 5, "b": 2}
     assert cost.to_sizes(cost.to_row(sizes)[0]) == sizes

@@ -11,14 +11,14 @@ import inn_core.discretize
 from inn_core.discretize import discretize
 from inn_core.errors import DeviceError, QualityUnavailableError
 from inn_core.graph.axis import axis_size
-from inn_core.network import IntegralNetwork
+from inn_core.network import Checkpoint
 from inn_core.plan import Budget, Plan, choose_plan, feasible_range
 from inn_core.refine import METHODS
 from tests.inn_core.trained import gaussian, integral, mlp, residual_convnet, smooth_images
 
 
 @pytest.fixture(scope="module")
-def network() -> IntegralNetwork:
+def network() -> Checkpoint:
     return integral(mlp(features=8, hidden=16), {"x": gaussian(160, 8)})
 
 
@@ -29,11 +29,11 @@ def no_training(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest)
         monkeypatch.setattr(inn_core.discretize, "affordable_epochs", lambda *_: 0)
 
 
-def half(network: IntegralNetwork) -> Plan:
+def half(network: Checkpoint) -> Plan:
     return choose_plan(network, Budget("params", sum(feasible_range(network, "params")) // 2))
 
 
-def test_the_full_size_is_the_checkpoint_untouched(network: IntegralNetwork) -> None:
+def test_the_full_size_is_the_checkpoint_untouched(network: Checkpoint) -> None:
     plan = choose_plan(network, Budget("params", 10**9))
     found = discretize(network, plan, device="cpu")
     assert (found.method, found.held_out) == ("full", None)
@@ -41,7 +41,7 @@ def test_the_full_size_is_the_checkpoint_untouched(network: IntegralNetwork) -> 
         assert np.shares_memory(found.weights[name], weight)
 
 
-def test_refined_weights_have_the_planned_shapes_and_dtypes(network: IntegralNetwork) -> None:
+def test_refined_weights_have_the_planned_shapes_and_dtypes(network: Checkpoint) -> None:
     plan = half(network)
     found = discretize(network, plan, device="cpu")
     for name, axes in network.structure.weights.items():
@@ -51,7 +51,7 @@ def test_refined_weights_have_the_planned_shapes_and_dtypes(network: IntegralNet
     assert sum(weight.size for weight in found.weights.values()) == plan.params
 
 
-def test_the_method_and_its_held_out_divergence_are_reported(network: IntegralNetwork) -> None:
+def test_the_method_and_its_held_out_divergence_are_reported(network: Checkpoint) -> None:
     found = discretize(network, half(network), device="cpu")
     assert found.method in {method.name for method in METHODS}
     assert found.held_out is not None
@@ -59,7 +59,7 @@ def test_the_method_and_its_held_out_divergence_are_reported(network: IntegralNe
 
 
 def test_the_method_with_the_least_held_out_divergence_is_kept(
-    network: IntegralNetwork, monkeypatch: pytest.MonkeyPatch
+    network: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The scores are dictated, in the order of the methods; the smallest must win."""
     for winner in range(len(METHODS)):
@@ -92,7 +92,7 @@ def test_equal_requests_give_equal_bytes_distilled() -> None:
         assert weight.tobytes() == results[1].weights[name].tobytes()
 
 
-def test_a_larger_plan_is_closer_to_the_full_network(network: IntegralNetwork) -> None:
+def test_a_larger_plan_is_closer_to_the_full_network(network: Checkpoint) -> None:
     maximum = feasible_range(network, "params")[1]
     held_out = []
     for share in (0.2, 0.4, 0.8):
@@ -102,18 +102,18 @@ def test_a_larger_plan_is_closer_to_the_full_network(network: IntegralNetwork) -
     assert held_out == sorted(held_out, reverse=True)
 
 
-def test_without_samples_refined_is_not_available(network: IntegralNetwork) -> None:
+def test_without_samples_refined_is_not_available(network: Checkpoint) -> None:
     bare = replace(network, calibration={}, statistics={"instant/0/sizes": np.array([16, 16])})
     with pytest.raises(QualityUnavailableError, match="keeps no calibration samples; use one of: instant"):
         discretize(bare, half(network), quality="refined", device="cpu")
 
 
-def test_without_knots_instant_is_not_available(network: IntegralNetwork) -> None:
+def test_without_knots_instant_is_not_available(network: Checkpoint) -> None:
     with pytest.raises(QualityUnavailableError, match="keeps no knots; use one of: refined"):
         discretize(network, half(network), quality="instant", device="cpu")
 
 
-def test_an_unknown_quality_or_device_is_refused(network: IntegralNetwork) -> None:
+def test_an_unknown_quality_or_device_is_refused(network: Checkpoint) -> None:
     with pytest.raises(QualityUnavailableError, match="'best' is not available: there is no such quality"):
         discretize(network, half(network), quality="best", device="cpu")
     with pytest.raises(DeviceError, match="device 'abacus' is unknown; use auto, cpu or cuda"):
@@ -121,7 +121,7 @@ def test_an_unknown_quality_or_device_is_refused(network: IntegralNetwork) -> No
 
 
 @pytest.mark.parametrize("share", [0.2, 0.9])
-def test_progress_rises_to_one_also_with_distilled_candidates(network: IntegralNetwork, share: float) -> None:
+def test_progress_rises_to_one_also_with_distilled_candidates(network: Checkpoint, share: float) -> None:
     """At 0.9 of the parameters distillation is tried and loses, at 0.2 it wins."""
     seen: list[float] = []
     plan = choose_plan(network, Budget("params", int(feasible_range(network, "params")[1] * share)))

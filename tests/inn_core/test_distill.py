@@ -13,7 +13,7 @@ from inn_core.distill import BATCH, EPOCHS, MIXED_COPIES, affordable_epochs, dis
 from inn_core.divergence import mean_divergence
 from inn_core.engine import Engine, run_outputs
 from inn_core.graph.program import Program
-from inn_core.network import IntegralNetwork
+from inn_core.network import Checkpoint
 from inn_core.refine import SEQUENTIAL
 from tests.inn_core.graph.tiny import model_of, node
 from tests.inn_core.trained import CPU, engine_of, integral, smooth_images
@@ -23,7 +23,7 @@ from tests.inn_core.trained import CPU, engine_of, integral, smooth_images
 class Setting:
     """A sized network fitted by least squares, ready to be taught."""
 
-    network: IntegralNetwork
+    network: Checkpoint
     engine: Engine
     program: Program
     sizes: dict[str, int]

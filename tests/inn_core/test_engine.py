@@ -10,13 +10,13 @@ from inn_core.engine import CHUNK_ELEMENTS, MAX_CHUNK, Engine, choose_device, ch
 from inn_core.errors import DeviceError
 from inn_core.graph.axis import fixed
 from inn_core.graph.template import Imported
-from inn_core.network import IntegralNetwork, Structure
+from inn_core.network import Checkpoint, Structure
 from tests.inn_core.graph.tiny import run, with_weights
 from tests.inn_core.trained import CPU, engine_of, gaussian, integral, mlp
 
 
 @pytest.fixture(scope="module")
-def network() -> IntegralNetwork:
+def network() -> Checkpoint:
     return integral(mlp(), {"x": gaussian(300, 6)})
 
 
@@ -58,14 +58,14 @@ def test_whole_blocks_of_neighbours_are_held_out() -> None:
     assert len(judge) == 400
 
 
-def test_chunks_are_all_samples_in_order(network: IntegralNetwork) -> None:
+def test_chunks_are_all_samples_in_order(network: Checkpoint) -> None:
     engine = engine_of(network)
     chunks = engine.chunks(network.calibration)
     assert len(chunks) == -(-300 // engine.chunk)
     np.testing.assert_array_equal(torch.cat([chunk["x"] for chunk in chunks]), network.calibration["x"])
 
 
-def test_outputs_are_those_of_onnx_runtime(network: IntegralNetwork) -> None:
+def test_outputs_are_those_of_onnx_runtime(network: Checkpoint) -> None:
     engine = engine_of(network)
     found = run_outputs(engine.program, engine.weights, engine.chunks(network.calibration))["y"]
     imported = Imported(network.template, network.weights, network.structure)
@@ -73,7 +73,7 @@ def test_outputs_are_those_of_onnx_runtime(network: IntegralNetwork) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_a_sized_engine_has_the_sizes_of_the_plan(network: IntegralNetwork) -> None:
+def test_a_sized_engine_has_the_sizes_of_the_plan(network: Checkpoint) -> None:
     sizes = dict.fromkeys(network.structure.full_sizes(), 5)
     weights = {
         name: np.zeros(tuple(5 if axis[0][0] in sizes else int(axis[0][0]) for axis in axes), np.float32)

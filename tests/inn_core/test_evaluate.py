@@ -17,7 +17,7 @@ from inn_core.convert import import_network
 from inn_core.discretize import discretize
 from inn_core.errors import BudgetUnreachableError, InvalidEvaluationError, MissingPackageError
 from inn_core.evaluate import agreement, curve, plot, spaced_targets
-from inn_core.network import Array, IntegralNetwork
+from inn_core.network import Array, Checkpoint
 from inn_core.plan import Budget, choose_plan, feasible_range
 from inn_core.resize import resize_template
 
@@ -58,7 +58,7 @@ def small_model() -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="module")
-def network(small_model: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory) -> IntegralNetwork:
+def network(small_model: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     path = tmp_path_factory.mktemp("network") / "small.onnx"
     onnx.save(small_model, path)
     samples = np.random.default_rng(1).normal(size=(64, 2, 6, 6)).astype(np.float32)
@@ -80,9 +80,7 @@ def run_onnx(model: onnx.ModelProto, weights: Mapping[str, Array], samples: Arra
     return np.asarray(output)
 
 
-def test_points_are_what_onnx_runtime_finds(
-    network: IntegralNetwork, small_model: onnx.ModelProto, samples: Array
-) -> None:
+def test_points_are_what_onnx_runtime_finds(network: Checkpoint, small_model: onnx.ModelProto, samples: Array) -> None:
     full = run_onnx(small_model, {}, samples)
     labels = np.random.default_rng(3).integers(0, CLASSES, SAMPLES)
     largest = feasible_range(network, "params")[1]
@@ -102,13 +100,13 @@ def test_points_are_what_onnx_runtime_finds(
     assert point["seconds"] > 0
 
 
-def test_without_labels_accuracy_is_none(network: IntegralNetwork, samples: Array) -> None:
+def test_without_labels_accuracy_is_none(network: Checkpoint, samples: Array) -> None:
     result = curve(network, data={"x": samples}, params=[10**9], quality="instant", device="cpu")
     assert result["full"]["accuracy"] is None
     assert result["points"][0]["accuracy"] is None
 
 
-def test_a_target_above_the_largest_size_is_the_full_network(network: IntegralNetwork, samples: Array) -> None:
+def test_a_target_above_the_largest_size_is_the_full_network(network: Checkpoint, samples: Array) -> None:
     result = curve(network, data={"x": samples}, params=[10**9], device="cpu")
     point, full = result["points"][0], result["full"]
     assert point["agreement"] == 1.0
@@ -117,7 +115,7 @@ def test_a_target_above_the_largest_size_is_the_full_network(network: IntegralNe
     }
 
 
-def test_default_is_ten_sizes_on_the_calibration_samples(network: IntegralNetwork) -> None:
+def test_default_is_ten_sizes_on_the_calibration_samples(network: Checkpoint) -> None:
     fractions: list[float] = []
     result = curve(
         network, quality="instant", device="cpu", progress=lambda stage, fraction: fractions.append(fraction)
@@ -130,7 +128,7 @@ def test_default_is_ten_sizes_on_the_calibration_samples(network: IntegralNetwor
     assert fractions[-1] == 1.0
 
 
-def test_labels_beside_whole_numbers_of_another_dtype_are_cast(network: IntegralNetwork) -> None:
+def test_labels_beside_whole_numbers_of_another_dtype_are_cast(network: Checkpoint) -> None:
     samples = np.random.default_rng(4).integers(0, 4, (8, 2, 6, 6))
     as_bytes = curve(network, data={"x": samples.astype(np.uint8)}, params=[400], quality="instant", device="cpu")
     as_floats = curve(network, data={"x": samples.astype(np.float32)}, params=[400], quality="instant", device="cpu")
@@ -151,17 +149,17 @@ def test_labels_beside_whole_numbers_of_another_dtype_are_cast(network: Integral
         ({"x": np.zeros((3, 2, 6, 6)), "labels": np.zeros(3)}, "dtype float64"),
     ],
 )
-def test_data_that_does_not_fit_is_refused(network: IntegralNetwork, data: dict[str, Array], message: str) -> None:
+def test_data_that_does_not_fit_is_refused(network: Checkpoint, data: dict[str, Array], message: str) -> None:
     with pytest.raises(InvalidEvaluationError, match=message):
         curve(network, data=data, device="cpu")
 
 
-def test_a_checkpoint_without_samples_needs_data(network: IntegralNetwork) -> None:
+def test_a_checkpoint_without_samples_needs_data(network: Checkpoint) -> None:
     with pytest.raises(InvalidEvaluationError, match="keeps no samples; give evaluation data"):
         curve(replace(network, calibration={}), device="cpu")
 
 
-def test_a_target_below_the_smallest_size_is_refused(network: IntegralNetwork, samples: Array) -> None:
+def test_a_target_below_the_smallest_size_is_refused(network: Checkpoint, samples: Array) -> None:
     with pytest.raises(BudgetUnreachableError):
         curve(network, data={"x": samples}, params=[1], device="cpu")
 

@@ -19,7 +19,7 @@ import inn_core.export
 from inn_core.assemble import AssembledFile, write_onnx
 from inn_core.errors import BudgetUnreachableError, InvalidBudgetError, ParityError, QualityUnavailableError
 from inn_core.export import build_key, export_artifact
-from inn_core.network import Array, IntegralNetwork
+from inn_core.network import Array, Checkpoint
 from inn_core.plan import Budget, Plan, choose_plan, feasible_range
 from inn_core.resize import resize_template
 from tests.inn_core.networks import concat_network, residual_network
@@ -33,7 +33,7 @@ FIELDS = {
 }  # fmt: skip
 
 
-def export(network: IntegralNetwork, value: int, path: Path, **options: Any) -> dict[str, Any]:
+def export(network: Checkpoint, value: int, path: Path, **options: Any) -> dict[str, Any]:
     return export_artifact(
         network, Budget("params", value), path=path, checkpoint_digest=CHECKPOINT, device="cpu", **options
     )
@@ -44,11 +44,11 @@ def run(path: Path, samples: Mapping[str, Array]) -> Array:
     return np.asarray(session.run(None, dict(samples))[0])
 
 
-def middle(network: IntegralNetwork) -> int:
+def middle(network: Checkpoint) -> int:
     return sum(feasible_range(network, "params")) // 2
 
 
-def test_the_manifest_describes_the_file(real_network: IntegralNetwork, tmp_path: Path) -> None:
+def test_the_manifest_describes_the_file(real_network: Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     target = middle(real_network)
     manifest = export(real_network, target, path)
@@ -87,7 +87,7 @@ def test_agreement_is_that_of_the_artifact_with_the_full_network(tmp_path: Path)
     assert manifest["agreement"] == pytest.approx(expected)
 
 
-def test_the_full_size_has_the_weights_of_the_checkpoint(real_network: IntegralNetwork, tmp_path: Path) -> None:
+def test_the_full_size_has_the_weights_of_the_checkpoint(real_network: Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     manifest = export(real_network, 10**9, path)
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
@@ -108,7 +108,7 @@ def test_equal_requests_give_equal_bytes_and_keys(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("unit", ["params", "macs", "bytes"])
-def test_no_budget_is_exceeded(residual: IntegralNetwork, tmp_path: Path, unit: Any) -> None:
+def test_no_budget_is_exceeded(residual: Checkpoint, tmp_path: Path, unit: Any) -> None:
     low, high = feasible_range(residual, unit)
     for value in (low, (low + high) // 2, high - 1, high):
         manifest = export_artifact(
@@ -123,19 +123,19 @@ def test_no_budget_is_exceeded(residual: IntegralNetwork, tmp_path: Path, unit: 
         assert manifest["feasible"] == {"min": low, "max": high}
 
 
-def test_multiples_are_in_the_manifest(residual: IntegralNetwork, tmp_path: Path) -> None:
+def test_multiples_are_in_the_manifest(residual: Checkpoint, tmp_path: Path) -> None:
     manifest = export(residual, 700, tmp_path / "m.onnx", multiple_of=4)
     assert manifest["multiple_of"] == 4
     assert manifest["group_sizes"] == {"a": 8, "b": 4}
 
 
-def test_without_verification_nothing_is_claimed(residual: IntegralNetwork, tmp_path: Path) -> None:
+def test_without_verification_nothing_is_claimed(residual: Checkpoint, tmp_path: Path) -> None:
     manifest = export(residual, 500, tmp_path / "m.onnx", verify=False)
     assert manifest["parity"] is None
     assert manifest["agreement"] is None
 
 
-def test_progress_rises_to_one_through_all_stages(residual: IntegralNetwork, tmp_path: Path) -> None:
+def test_progress_rises_to_one_through_all_stages(residual: Checkpoint, tmp_path: Path) -> None:
     seen: list[tuple[str, float]] = []
     export(residual, 500, tmp_path / "m.onnx", progress=lambda stage, fraction: seen.append((stage, fraction)))
     fractions = [fraction for _, fraction in seen]
@@ -177,7 +177,7 @@ def test_a_quality_that_the_checkpoint_lacks_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_impossible_budgets_are_refused(residual: IntegralNetwork, tmp_path: Path) -> None:
+def test_impossible_budgets_are_refused(residual: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(BudgetUnreachableError):
         export(residual, 1, tmp_path / "m.onnx")
     with pytest.raises(InvalidBudgetError):
@@ -223,7 +223,7 @@ def _cannot_run(model: onnx.ModelProto, weights: dict[str, Array]) -> tuple[onnx
     ],
 )
 def test_an_artifact_that_computes_something_else_is_not_published(
-    residual: IntegralNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any, message: str
+    residual: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any, message: str
 ) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(b"old")

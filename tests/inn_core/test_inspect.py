@@ -7,17 +7,17 @@ from dataclasses import asdict, replace
 
 from inn_core.cost import UNITS
 from inn_core.inspect import describe
-from inn_core.network import IntegralNetwork
+from inn_core.network import Checkpoint
 from inn_core.plan import Budget, choose_plan
 from tests.inn_core.networks import SAMPLES
 
 
-def test_the_description_is_plain_json(real_network: IntegralNetwork) -> None:
+def test_the_description_is_plain_json(real_network: Checkpoint) -> None:
     description = describe(real_network)
     assert json.loads(json.dumps(description, allow_nan=False)) == description
 
 
-def test_groups_frozen_axes_and_tensors_are_listed(residual: IntegralNetwork) -> None:
+def test_groups_frozen_axes_and_tensors_are_listed(residual: Checkpoint) -> None:
     description = describe(residual)
     assert description["name"] == "residual"
     assert description["groups"][1] == {
@@ -34,7 +34,7 @@ def test_groups_frozen_axes_and_tensors_are_listed(residual: IntegralNetwork) ->
     assert description["provenance"] == residual.provenance
 
 
-def test_feasible_sizes_are_those_that_plans_reach(residual: IntegralNetwork) -> None:
+def test_feasible_sizes_are_those_that_plans_reach(residual: Checkpoint) -> None:
     description = describe(residual)
     assert description["feasible"] == description["feasible_by_unit"]["params"]
     for unit in UNITS:
@@ -43,7 +43,7 @@ def test_feasible_sizes_are_those_that_plans_reach(residual: IntegralNetwork) ->
         assert choose_plan(residual, Budget(unit, high)).full_size
 
 
-def test_a_network_without_samples_offers_what_is_left(residual: IntegralNetwork) -> None:
+def test_a_network_without_samples_offers_what_is_left(residual: Checkpoint) -> None:
     assert describe(replace(residual, calibration={}))["qualities"] == ["instant"]
     assert describe(replace(residual, calibration={}))["calibration_samples"] == 0
     assert describe(replace(residual, statistics={}))["qualities"] == ["refined"]

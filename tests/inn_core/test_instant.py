@@ -12,7 +12,7 @@ from inn_core.cost import CostModel
 from inn_core.graph.axis import axis_size
 from inn_core.instant import instant_weights
 from inn_core.knots import store_knots
-from inn_core.network import IntegralNetwork
+from inn_core.network import Checkpoint
 from inn_core.progress import no_progress
 from inn_core.statistics import collect_statistics
 from inn_core.stored_knots import contains, knot_arrays, read_knots
@@ -21,7 +21,7 @@ from tests.inn_core.trained import CPU, engine_of, gaussian, integral, mlp, resi
 HALF_PRECISION = 2e-3  # correlations and knot weights are stored in float16
 
 
-def with_one_knot(network: IntegralNetwork) -> IntegralNetwork:
+def with_one_knot(network: Checkpoint) -> Checkpoint:
     """Only the full network's own statistics: every size is one reduction."""
     engine = engine_of(network)
     chunks = engine.chunks(network.calibration)
@@ -30,7 +30,7 @@ def with_one_knot(network: IntegralNetwork) -> IntegralNetwork:
     return replace(network, statistics=knot_arrays(0, CostModel.of(network).full(), None, resizable))
 
 
-def with_knots(network: IntegralNetwork) -> IntegralNetwork:
+def with_knots(network: Checkpoint) -> Checkpoint:
     engine = engine_of(network)
     points = collect_statistics(
         engine.program, network.structure, engine.weights, engine.chunks(network.calibration), fisher=False
@@ -40,7 +40,7 @@ def with_knots(network: IntegralNetwork) -> IntegralNetwork:
 
 
 @pytest.fixture(scope="module")
-def knotted() -> IntegralNetwork:
+def knotted() -> Checkpoint:
     return with_knots(integral(residual_convnet(), {"x": smooth_images(64)}))
 
 
@@ -78,13 +78,13 @@ def test_a_bias_is_corrected_for_both_axes_whatever_comes_first() -> None:
     np.testing.assert_allclose(both["w2"], only_first["w2"][:, kept], atol=1e-6)
 
 
-def test_the_full_knot_is_the_checkpoint(knotted: IntegralNetwork) -> None:
+def test_the_full_knot_is_the_checkpoint(knotted: Checkpoint) -> None:
     found = instant_weights(knotted, knotted.structure.full_sizes(), device=CPU)
     for name, weight in knotted.weights.items():
         np.testing.assert_array_equal(found[name], weight)
 
 
-def test_at_a_knot_the_weights_are_those_stored(knotted: IntegralNetwork) -> None:
+def test_at_a_knot_the_weights_are_those_stored(knotted: Checkpoint) -> None:
     knots = read_knots(knotted)
     assert len(knots) > 3
     for knot in knots[1:]:
@@ -93,7 +93,7 @@ def test_at_a_knot_the_weights_are_those_stored(knotted: IntegralNetwork) -> Non
             np.testing.assert_array_equal(weight, knot.weight(knotted, name).astype(weight.dtype))
 
 
-def test_knots_are_nested_and_get_smaller(knotted: IntegralNetwork) -> None:
+def test_knots_are_nested_and_get_smaller(knotted: Checkpoint) -> None:
     knots = read_knots(knotted)
     cost = CostModel.of(knotted)
     params = [int(cost.evaluate("params", cost.to_row(knot.sizes))[0]) for knot in knots]
@@ -104,7 +104,7 @@ def test_knots_are_nested_and_get_smaller(knotted: IntegralNetwork) -> None:
     assert params[-1] < 0.1 * params[0]
 
 
-def test_between_knots_weights_are_finite_with_the_planned_shapes(knotted: IntegralNetwork) -> None:
+def test_between_knots_weights_are_finite_with_the_planned_shapes(knotted: Checkpoint) -> None:
     random = np.random.default_rng(0)
     full = knotted.structure.full_sizes()
     for _ in range(20):
@@ -116,7 +116,7 @@ def test_between_knots_weights_are_finite_with_the_planned_shapes(knotted: Integ
             assert np.isfinite(found[name]).all()
 
 
-def test_equal_requests_give_equal_bytes(knotted: IntegralNetwork) -> None:
+def test_equal_requests_give_equal_bytes(knotted: Checkpoint) -> None:
     sizes = dict.fromkeys(knotted.structure.full_sizes(), 3)
     once, again = (instant_weights(knotted, sizes, device=CPU) for _ in "ab")
     assert all(once[name].tobytes() == again[name].tobytes() for name in once)

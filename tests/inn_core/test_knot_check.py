@@ -12,7 +12,7 @@ import pytest
 from inn_core.checkpoint import load_checkpoint, save_checkpoint
 from inn_core.errors import InvalidCheckpointError
 from inn_core.knot_check import knot_faults
-from inn_core.network import Array, IntegralNetwork
+from inn_core.network import Array, Checkpoint
 from inn_core.plan import Budget, choose_plan
 
 DEMO = Path(__file__).parents[2] / "models" / "checkpoints" / "fashion_resnet.inn"
@@ -20,11 +20,11 @@ Change = Callable[[dict[str, Array]], None]
 
 
 @pytest.fixture(scope="module")
-def demo() -> IntegralNetwork:
+def demo() -> Checkpoint:
     return load_checkpoint(DEMO)
 
 
-def test_the_knots_of_the_demo_checkpoint_are_sound(demo: IntegralNetwork) -> None:
+def test_the_knots_of_the_demo_checkpoint_are_sound(demo: Checkpoint) -> None:
     assert list(knot_faults(demo)) == []
     assert choose_plan(demo, Budget("params", 100_000)).params <= 100_000
 
@@ -78,7 +78,7 @@ CHANGES = [cut_weight, nan_weight, drop_weight, cut_correlation, drop_scale, oth
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_forged_knot_is_refused(demo: IntegralNetwork, change: Change, tmp_path: Path) -> None:
+def test_a_forged_knot_is_refused(demo: Checkpoint, change: Change, tmp_path: Path) -> None:
     arrays = dict(demo.statistics)
     change(arrays)
     forged = replace(demo, statistics=arrays)

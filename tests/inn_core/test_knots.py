@@ -9,7 +9,7 @@ import pytest
 
 from inn_core.cost import CostModel
 from inn_core.knots import DENSE_RATIO, LEAST_SHARE, SPARSE_RATIO, knot_sizes, store_knots
-from inn_core.network import IntegralNetwork
+from inn_core.network import Checkpoint
 from inn_core.statistics import collect_statistics
 from tests.inn_core.networks import basic_resnet, resnet50_shape
 from tests.inn_core.trained import engine_of, gaussian, integral, mlp
@@ -18,7 +18,7 @@ from tests.inn_core.trained import engine_of, gaussian, integral, mlp
 @pytest.mark.parametrize(("build", "ratio"), [(basic_resnet, DENSE_RATIO), (resnet50_shape, SPARSE_RATIO)])
 def test_parameters_fall_by_a_constant_ratio(build: object, ratio: float) -> None:
     assert callable(build)
-    network: IntegralNetwork = build()
+    network: Checkpoint = build()
     cost = CostModel.of(network)
     full = int(cost.evaluate("params", cost.full()[None])[0])
     params = [int(cost.evaluate("params", row[None])[0]) for row in knot_sizes(network, cost)]

@@ -7,14 +7,14 @@ import threading
 import weakref
 
 from inn_core.memo import PerNetwork
-from inn_core.network import IntegralNetwork
+from inn_core.network import Checkpoint
 from tests.inn_core.networks import concat_network, residual_network
 
 
 def test_a_result_is_computed_once_per_network() -> None:
     calls: list[str] = []
 
-    def compute(network: IntegralNetwork) -> str:
+    def compute(network: Checkpoint) -> str:
         calls.append(network.name)
         return network.name
 
@@ -40,7 +40,7 @@ def test_a_result_goes_with_its_network() -> None:
 def test_threads_that_ask_at_once_get_one_result() -> None:
     both = threading.Barrier(2)
 
-    def compute(network: IntegralNetwork) -> object:
+    def compute(network: Checkpoint) -> object:
         both.wait(timeout=10)
         return object()
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.spatial import ConvexHull
 
 from inn_core.cost import CostModel
-from inn_core.network import Group, IntegralNetwork, Structure, Template, Term
+from inn_core.network import Checkpoint, Group, Structure, Template, Term
 from inn_core.path import build_path, lower_hull
 from inn_core.polynomial import compile_polynomial
 
@@ -47,7 +47,7 @@ def test_lower_hull_is_the_convex_hull_from_below(values: list[float]) -> None:
     np.testing.assert_allclose(hull, np.interp(np.arange(len(curve)), lower, curve[lower]), atol=1e-6)
 
 
-def test_path_leads_from_full_to_minimum(wide_network: IntegralNetwork) -> None:
+def test_path_leads_from_full_to_minimum(wide_network: Checkpoint) -> None:
     steps = [group.size - group.minimum for group in wide_network.structure.groups]
     for path in wide_network.paths.values():
         assert path.dtype == np.int32

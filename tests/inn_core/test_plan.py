@@ -20,7 +20,7 @@ from inn_core.errors import BudgetUnreachableError, InvalidBudgetError
 from inn_core.fill import MAX_MOVES, list_moves
 from inn_core.graph.axis import axis_size, fixed
 from inn_core.ladder import build_ladders, path_on_ladders
-from inn_core.network import Group, IntegralNetwork, Structure, Template
+from inn_core.network import Checkpoint, Group, Structure, Template
 from inn_core.plan import Budget, Plan, Planner, choose_plan, feasible_range
 from tests.inn_core.networks import Shapes, basic_resnet, residual_network
 
@@ -38,7 +38,7 @@ def achieved(plan: Plan, unit: Unit) -> int:
 
 
 def plan_many(
-    network: IntegralNetwork, unit: Unit, multiple_of: int
+    network: Checkpoint, unit: Unit, multiple_of: int
 ) -> tuple[np.ndarray, np.ndarray, list[Plan], list[float]]:
     """Targets, what was achieved, the plans, and the seconds each took."""
     low, high = feasible_range(network, unit, multiple_of)
@@ -52,7 +52,7 @@ def plan_many(
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_200_random_targets_are_met_closely(wide_network: IntegralNetwork, unit: Unit) -> None:
+def test_200_random_targets_are_met_closely(wide_network: Checkpoint, unit: Unit) -> None:
     targets, costs, _, seconds = plan_many(wide_network, unit, 1)
     gaps = (targets - costs) / targets
     print(f"{wide_network.name} {unit}: {1e3 * np.median(seconds):.2f} ms median, {1e3 * max(seconds):.2f} ms at most")
@@ -63,7 +63,7 @@ def test_200_random_targets_are_met_closely(wide_network: IntegralNetwork, unit:
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_200_random_targets_in_multiples_of_8(wide_network: IntegralNetwork, unit: Unit) -> None:
+def test_200_random_targets_in_multiples_of_8(wide_network: Checkpoint, unit: Unit) -> None:
     targets, costs, plans, _ = plan_many(wide_network, unit, 8)
     gaps = (targets - costs) / targets
     assert (gaps >= 0).all()
@@ -100,7 +100,7 @@ def test_a_third_more_budget_never_predicts_more_damage(target: int, multiple_of
     assert damage(round(target * 4 / 3)) <= damage(target)
 
 
-def test_costs_of_a_plan_are_those_of_its_sizes(wide_network: IntegralNetwork) -> None:
+def test_costs_of_a_plan_are_those_of_its_sizes(wide_network: Checkpoint) -> None:
     low, high = feasible_range(wide_network, "macs")
     plan = choose_plan(wide_network, Budget("macs", (low + high) // 2))
     shapes = [[axis_size(axis, plan.sizes) for axis in axes] for axes in wide_network.structure.weights.values()]
@@ -167,7 +167,7 @@ def test_a_network_without_groups_has_one_size() -> None:
     structure = Structure((), {"w": (((3,),),)}, {}, (), (), (), ())
     template = Template(onnx.ModelProto(), {"w": ((3,), onnx.TensorProto.FLOAT)})
     empty = {unit: np.zeros(0, dtype=np.int32) for unit in ("params", "macs")}
-    network = IntegralNetwork("fixed", template, {"w": np.zeros(3, np.float32)}, structure, {}, empty, {})
+    network = Checkpoint("fixed", template, {"w": np.zeros(3, np.float32)}, structure, {}, empty, {})
     assert feasible_range(network, "params") == (3, 3)
     assert choose_plan(network, Budget("params", 3)) == Plan(
         {}, 3, 0, choose_plan(network, Budget("params", 9)).bytes, True
@@ -231,9 +231,7 @@ def test_long_paths_are_cut_into_chunks_without_a_seam() -> None:
     structure = Structure((Group("a", size, 1, ()),), {"w": (((("a",)),),)}, {}, (), (), (), ())
     template = Template(onnx.ModelProto(), {"w": ((size,), onnx.TensorProto.FLOAT)})
     path = np.zeros(size - 1, dtype=np.int32)
-    network = IntegralNetwork(
-        "long", template, {}, structure, {}, {"params": path, "macs": path}, {"a": np.zeros(size + 1)}
-    )
+    network = Checkpoint("long", template, {}, structure, {}, {"params": path, "macs": path}, {"a": np.zeros(size + 1)})
     planner = Planner(network)
     for target in (1, 2, 4095, 4096, 4097, 5904, 5905, 8192, 9999, 10_000):
         assert planner.choose(Budget("params", target)).params == target

@@ -11,7 +11,7 @@ import torch
 
 from inn_core.divergence import OutputKind, divergence
 from inn_core.engine import Engine, run_outputs
-from inn_core.network import Array, IntegralNetwork
+from inn_core.network import Array, Checkpoint
 from inn_core.refine import HYBRID, ONE_SHOT, SEQUENTIAL, Candidate, Method, Walk
 from inn_core.sampling import selections
 from tests.inn_core.graph.tiny import model_of, node
@@ -22,7 +22,7 @@ EXACT_ONE_SHOT = Method("exact one-shot", sequential=False, ridge=1e-12)
 
 
 def walked(
-    network: IntegralNetwork, sizes: Mapping[str, int], *methods: Method, samples: Mapping[str, Array] | None = None
+    network: Checkpoint, sizes: Mapping[str, int], *methods: Method, samples: Mapping[str, Array] | None = None
 ) -> tuple[Engine, dict[str, Candidate]]:
     engine = engine_of(network)
     kept = selections(network.orders, sizes)

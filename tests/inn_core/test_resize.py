@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from inn_core.errors import InvalidOnnxError
 from inn_core.graph.axis import axis_size
-from inn_core.network import IntegralNetwork, SizeAttribute, SizeConstant
+from inn_core.network import Checkpoint, SizeAttribute, SizeConstant
 from inn_core.resize import resize_template
 from tests.inn_core.networks import concat_network, depthwise_network
 
@@ -27,7 +27,7 @@ def attribute(model: onnx.ModelProto, node: str, name: str) -> int:
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.randoms(use_true_random=False))
-def test_any_size_is_a_valid_model_that_runs(real_network: IntegralNetwork, random: Any) -> None:
+def test_any_size_is_a_valid_model_that_runs(real_network: Checkpoint, random: Any) -> None:
     sizes = {g.name: random.randint(1, g.size) for g in real_network.structure.groups}
     model = resize_template(real_network, sizes)
     for name, axes in real_network.structure.weights.items():
@@ -46,7 +46,7 @@ def test_constants_and_attributes_follow_the_sizes() -> None:
     assert attribute(depthwise, "depth", "group") == 5
 
 
-def test_the_full_size_is_the_template(real_network: IntegralNetwork) -> None:
+def test_the_full_size_is_the_template(real_network: Checkpoint) -> None:
     assert resize_template(real_network, real_network.structure.full_sizes()) == real_network.template.model
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from inn_core.network import IntegralNetwork
+from inn_core.network import Checkpoint
 from inn_core.sampling import axis_selection, sample_weights, selections, take
 from tests.inn_core.networks import concat_network, depthwise_network, residual_network
 
 
-def tensors(network: IntegralNetwork) -> dict[str, torch.Tensor]:
+def tensors(network: Checkpoint) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(array) for name, array in network.weights.items()}
 
 

@@ -11,7 +11,7 @@ import torch
 from inn_core.cost import CostModel
 from inn_core.engine import Engine
 from inn_core.graph.template import make_template
-from inn_core.network import Array, IntegralNetwork
+from inn_core.network import Array, Checkpoint
 from inn_core.ordering import NestedOrder
 from inn_core.path import build_path
 from tests.inn_core.graph.tiny import Shape, model_of, node
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 def integral(
     model: onnx.ModelProto, samples: Mapping[str, Array], *, orders: Mapping[str, Sequence[int]] | None = None
-) -> IntegralNetwork:
+) -> Checkpoint:
     """An integral network without the costly part of an import: channels in the given order, or as they are."""
     found = make_template(model, {name: array.shape[1:] for name, array in samples.items()})
     cost = CostModel.build(found.template, found.structure)
@@ -33,7 +33,7 @@ def integral(
         for group in found.structure.groups
     }
     curves = {name: order.damage for name, order in plain.items()}
-    return IntegralNetwork(
+    return Checkpoint(
         name="small",
         template=found.template,
         weights=found.weights,
@@ -45,7 +45,7 @@ def integral(
     )
 
 
-def engine_of(network: IntegralNetwork) -> Engine:
+def engine_of(network: Checkpoint) -> Engine:
     """The engine on the CPU."""
     return Engine.of(network, CPU)
 
