@@ -68,6 +68,8 @@ def save_checkpoint(network: Checkpoint, path: str | Path) -> str:
         "structure": structure_to_json(network.structure),
         "provenance": dict(network.provenance),
     }
+    if network.sampling:
+        header["sampling"] = dict(network.sampling)
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False, sort_keys=True, allow_nan=False)
     return write_tensors(path, tensors, text)
 
@@ -103,6 +105,7 @@ def load_checkpoint(path: str | Path, *, verify: bool = True) -> Checkpoint:
             curves=parts["curves"],
             statistics=_ordered(parts["statistics"], header["statistics"]),
             calibration=_ordered(parts["calibration"], header["calibration"]),
+            sampling=dict(header.get("sampling", {})),
             provenance=dict(header["provenance"]),
         )
         check_network(network, finite=verify)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,8 +20,10 @@ from inn_core.plan import Plan, planner_of
 from inn_core.progress import Progress, no_progress, scaled
 from inn_core.quality import check_quality
 from inn_core.refine import METHODS, Candidate, Method, Walk
+from inn_core.sampled_sizes import trained_weights, uniform_weights
 from inn_core.sampling import selections
 from inn_core.statistics import output_kinds
+from inn_core.trained import is_trained
 
 MANY_SAMPLES = 512  # an eighth of so many is enough to judge by
 
@@ -31,7 +34,7 @@ class Discretized:
 
     Attributes:
         weights: by initializer name, in the dtypes of the checkpoint.
-        method: how they were made: `full`, `instant`, `one-shot`, `hybrid`, `sequential` or
+        method: how they were made: `full`, `instant`, `trained`, `uniform`, `one-shot`, `hybrid`, `sequential` or
             `distilled`.
         held_out: divergence from the full network on calibration samples that the choice of the method did not fit
             (nats for classifiers, relative squared error otherwise), or None where nothing was chosen.
@@ -56,7 +59,8 @@ def discretize(
         network: the integral network.
         plan: a size for every group.
         quality: `refined` fits one-shot, hybrid and sequential least squares to most of the calibration samples, keeps
-            what is best on the others, and fits it again to all; `instant` is closed form, without data.
+            what is best on the others, and fits it again to all; `instant` is closed form, without data; `trained`
+            and `uniform` sample the kernels (`quality.py`).
         device: `auto`, `cpu` or `cuda`.
         progress: told the finished share.
 
@@ -71,6 +75,10 @@ def discretize(
     target = choose_device(device)
     if plan.full_size:
         return Discretized({name: np.asarray(array) for name, array in network.weights.items()}, "full", None)
+    if quality == "uniform":
+        return Discretized(uniform_weights(network, plan.sizes, device=target), "uniform", None)
+    if quality == "trained" or (quality == "instant" and is_trained(network)):
+        return Discretized(trained_weights(network, plan.sizes, device=target), "trained", None)
     if quality == "instant":
         return Discretized(instant_weights(network, plan.sizes, device=target), "instant", None)
     return refine(network, plan.sizes, Engine.of(network, target), progress=progress or no_progress)
@@ -108,23 +116,36 @@ def refine(
 
     scores = {name: score(weights) for name, weights in fitted.items()}
     best = min(methods, key=lambda method: scores[method.name])
+    trained = _trained(network, sizes, engine)
+    trained_score = score(trained) if trained is not None else math.inf
     cost = planner_of(network).cost
     macs = int(cost.evaluate("macs", cost.to_row(sizes))[0])
     epochs = affordable_epochs(macs, len(fit_on), engine.device)
     if epochs:
         report = scaled(progress, 0.4, 0.8)
         lessons = prepare_lessons(engine, fit_samples)
-        start = fitted[best.name]
+        start = fitted[best.name] if trained is None or scores[best.name] < trained_score else trained
         taught = distill(network, engine, program, start, sizes, lessons, epochs=epochs, progress=report)
         taught_score = score(taught)
-        if taught_score < scores[best.name]:
+        if taught_score < min(scores[best.name], trained_score):
             progress("distilling", 1.0)
             return Discretized(to_arrays(taught), "distilled", taught_score)
+    if trained is not None and trained_score <= scores[best.name]:
+        progress("judging", 1.0)
+        return Discretized(to_arrays(trained), "trained", trained_score)
     needed = [method for method in methods if method.name in (best.name, best.towards)]
     report = scaled(progress, 0.8 if epochs else 0.4, 1.0)
     chunks = engine.chunks(calibration_samples(network, chosen))
     final, _ = fit_methods(network, sizes, engine, needed, chunks, report)
     return Discretized(to_arrays(final[best.name]), best.name, scores[best.name])
+
+
+def _trained(network: Checkpoint, sizes: Mapping[str, int], engine: Engine) -> dict[str, torch.Tensor] | None:
+    """The trained size, where there is one: one more candidate, and what the others are pulled towards."""
+    if not is_trained(network):
+        return None
+    weights = trained_weights(network, sizes, device=engine.device)
+    return {name: torch.from_numpy(array).to(engine.device) for name, array in weights.items()}
 
 
 def fit_methods(

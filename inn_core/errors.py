@@ -218,3 +218,27 @@ class InvalidModuleError(InnError, ValueError):
     """A `package.module:factory` cannot be loaded, called or exported to ONNX."""
 
     code = "invalid-module"
+
+
+class StatisticsMissingError(InnError, RuntimeError):
+    """Normalisation statistics are needed and there are none for the present parameters."""
+
+    code = "statistics-missing"
+
+
+class PartitionError(InnError, ValueError):
+    """Points, sizes or weights of a partition are out of range, or its grid and quadrature do not go together."""
+
+    code = "invalid-partition"
+
+
+class TrainingStateError(InnError, ValueError):
+    """A saved training state is unreadable or belongs to another run."""
+
+    code = "training-state-mismatch"
+
+
+class InvalidTrainingError(InnError, ValueError):
+    """A setting of a training run is out of range, or the run cannot go on."""
+
+    code = "invalid-training"

@@ -67,6 +67,19 @@ def linear_nodes(nodes: Sequence[Node], weights: Mapping[str, torch.Tensor]) -> 
     return found
 
 
+def integrated_axes(nodes: Sequence[Node], weights: Mapping[str, torch.Tensor]) -> dict[str, int]:
+    """Position of the axis that each weight is contracted along, by name; depthwise weights have none."""
+    result = {}
+    for entry in linear_nodes(nodes, weights):
+        node = entry.node
+        if int(node.attributes.get("group", 1)) == 1:
+            is_first = node.operator == "ConvTranspose" or (
+                node.operator != "Conv" and not (node.operator == "Gemm" and node.attributes.get("transB", 0))
+            )
+            result[entry.weight] = 0 if is_first else 1
+    return result
+
+
 def weight_matrix(node: Node, weight: torch.Tensor) -> torch.Tensor:
     """The weight as `(blocks, out per block, in per block x taps)`."""
     groups = int(node.attributes.get("group", 1))
@@ -92,18 +105,26 @@ def weight_from_matrix(node: Node, matrix: torch.Tensor, shape: torch.Size) -> t
 
 
 def input_rows(
-    node: Node, weight_shape: torch.Size, data: torch.Tensor, positions: torch.Tensor | None
+    node: Node,
+    weight_shape: torch.Size,
+    data: torch.Tensor,
+    positions: torch.Tensor | None,
+    *,
+    taps: tuple[slice, ...] = (),
 ) -> torch.Tensor:
     """Inputs as `(blocks, rows, in per block x taps)`.
 
     Args:
         data: the node's input, shape `(samples, channels, *spatial)` or `(..., features)`.
         positions: flat output positions to take from every sample; None takes all. For matrix products, rows.
+        taps: of the window along each of its axes; empty takes all.
     """
     if node.operator in ("Gemm", "MatMul"):
         rows = data.reshape(-1, data.shape[-1])
         return (rows if positions is None else rows[positions]).unsqueeze(0)
     patches, n_spatial = _patches(node, weight_shape, data)
+    if taps:
+        patches = patches[(slice(None),) * (2 + n_spatial) + taps]
     samples, channels = data.shape[:2]
     grid = patches.shape[2 : 2 + n_spatial]
     if positions is None:

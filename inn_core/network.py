@@ -120,6 +120,7 @@ class Checkpoint:
         curves: `group -> damage` predicted when the group alone has size m, shape `(size + 1,)`, index m.
         statistics: arrays for `instant`, by name.
         calibration: samples by graph input, samples first, in their smallest dtype; empty with `--statistics-only`.
+        sampling: how sizes are taken from trained parameters, JSON members (`sampler.py`); empty when never trained.
         provenance: JSON object: source digest, tool versions, recipe, options of the import.
     """
 
@@ -132,4 +133,5 @@ class Checkpoint:
     curves: Mapping[str, NDArray[np.float64]]
     statistics: Mapping[str, Array] = field(default_factory=dict)
     calibration: Mapping[str, Array] = field(default_factory=dict)
+    sampling: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)

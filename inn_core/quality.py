@@ -5,8 +5,16 @@ from __future__ import annotations
 from inn_core.errors import QualityUnavailableError
 from inn_core.network import Checkpoint
 
-QUALITIES = ("refined", "instant")
-"""`refined` fits every size to the calibration samples; `instant` is a closed form from stored statistics."""
+QUALITIES = ("refined", "instant", "trained", "uniform")
+"""How a size is made.
+
+`refined` fits every size to the calibration samples. `instant` reads none: it is a closed form from stored statistics,
+or, where the network was trained in all sizes, the trained size. `trained` is the trained size. `uniform` is the
+paper's plain integral network: kernels sampled at a uniform partition with a classical quadrature.
+"""
+
+SMOOTH = "smooth/"
+"""Prefix of the statistic that is the smoothing order of a group."""
 
 FIRST_KNOT = "instant/0/sizes"
 """The statistic that every checkpoint with the knots of `inn_core.instant` keeps."""
@@ -14,7 +22,13 @@ FIRST_KNOT = "instant/0/sizes"
 
 def available_qualities(network: Checkpoint) -> list[str]:
     """Qualities that this network can be exported in, the default first."""
-    needed = {"refined": bool(network.calibration), "instant": FIRST_KNOT in network.statistics}
+    trained = bool(network.sampling)
+    needed = {
+        "refined": bool(network.calibration),
+        "instant": trained or FIRST_KNOT in network.statistics,
+        "trained": trained,
+        "uniform": all(f"{SMOOTH}{group.name}" in network.statistics for group in network.structure.groups),
+    }
     return [quality for quality in QUALITIES if needed[quality]]
 
 
@@ -27,6 +41,10 @@ def check_quality(network: Checkpoint, quality: str) -> None:
         reason = "there is no such quality"
     elif quality == "refined":
         reason = f"checkpoint '{network.name}' keeps no calibration samples"
+    elif quality == "trained":
+        reason = f"checkpoint '{network.name}' was not trained in its sizes (inn train does that)"
+    elif quality == "uniform":
+        reason = f"checkpoint '{network.name}' keeps no smoothing orders; import it again"
     else:
         reason = f"checkpoint '{network.name}' keeps no knots"
     raise QualityUnavailableError(quality, available, reason)

@@ -29,10 +29,11 @@ from inn_core.linear import (
     weight_matrix,
 )
 from inn_core.network import Checkpoint
+from inn_core.phases import Phase, output_phases, phase_positions
 from inn_core.progress import Progress, no_progress
 from inn_core.resize import resize_template
 from inn_core.sampling import axis_selection, sample_weights, take
-from inn_core.solve import NormalEquations
+from inn_core.solve import NormalEquations, solve_with_shared_bias
 
 Tensors = dict[str, torch.Tensor]
 ROWS_PER_UNKNOWN = 32  # rows of the normal equations for each input of a node
@@ -147,7 +148,9 @@ class Walk:
         out_kept = axis_selection(self.structure, values[entry.output], kept)
         in_kept = axis_selection(self.structure, values[entry.data], kept)
         other = self.other_summand.get(entry.output)
-        equations = NormalEquations(blocks, n_inputs, n_outputs, device=matrix.device)
+        phases = output_phases(node, shape)
+        parts = [matrix if phase.columns is None else matrix[:, :, phase.columns] for phase in phases]
+        equations = [NormalEquations(blocks, part.shape[2], n_outputs, device=matrix.device) for part in parts]
         for i, (environment, positions) in enumerate(zip(full, self._positions(entry, full, n_inputs), strict=True)):
             target = take(environment[entry.output], out_kept)
             if method.sequential:
@@ -158,11 +161,14 @@ class Walk:
                     target = target + take(environment[other], other_kept) - own[other]
             else:
                 data = take(environment[entry.data], in_kept)
-            equations.add(input_rows(node, shape, data, positions), output_rows(node, target, positions))
+            for phase, system in zip(phases, equations, strict=True):
+                chosen = phase_positions(node, phase, target.shape[2:], positions, target.device)
+                rows = input_rows(node, shape, data, chosen, taps=phase.taps)
+                system.add(rows, output_rows(node, target, chosen))
         prior = matrix
         if method.towards is not None:
             prior = weight_matrix(node, self.candidates[method.towards].fitted[entry.weight])
-        solved, bias = equations.solve(prior, ridge=method.ridge, with_bias=entry.bias is not None)
+        solved, bias = _solve(phases, equations, prior, ridge=method.ridge, with_bias=entry.bias is not None)
         dtype = candidate.sampled[entry.weight].dtype
         candidate.fitted[entry.weight] = weight_from_matrix(node, solved.to(dtype), shape).contiguous()
         if entry.bias is not None and bias is not None:
@@ -185,6 +191,24 @@ class Walk:
             torch.randperm(n, generator=generator)[: max(1, round(n * share))].sort().values.to(self.program.device)
             for n in available
         ]
+
+
+def _solve(
+    phases: Sequence[Phase],
+    equations: Sequence[NormalEquations],
+    prior: torch.Tensor,
+    *,
+    ridge: float,
+    with_bias: bool,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    if len(phases) == 1:
+        return equations[0].solve(prior, ridge=ridge, with_bias=with_bias)
+    priors = [prior[:, :, phase.columns] for phase in phases]
+    parts, bias = solve_with_shared_bias(equations, priors, ridge=ridge, with_bias=with_bias)
+    solved = torch.zeros_like(prior, dtype=torch.float64)
+    for phase, part in zip(phases, parts, strict=True):
+        solved[:, :, phase.columns] = part
+    return solved, bias
 
 
 def _other_summands(program: Program) -> dict[str, str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 
 ROW_CHUNK = 16_384  # rows multiplied at a time: bounds the float32 copy, long enough for a fast product
@@ -87,6 +90,77 @@ class NormalEquations:
             return weights, None
         means = (mean_t + shift_t) - torch.bmm(weights, (mean_z + shift_z).unsqueeze(2)).squeeze(2)
         return weights, means
+
+    def moments(self) -> Moments:
+        """Sums about zero, without the shift; on the CPU or wherever the rows were."""
+        assert self._shift_z is not None, "no rows were added"
+        assert self._shift_t is not None
+        n = float(self.rows)
+        shift_z, shift_t = self._shift_z[:, 0].double(), self._shift_t[:, 0].double()
+        zz = _mirrored(self._zz) + _cross(shift_z, self._sum_z) + _cross(self._sum_z + n * shift_z, shift_z)
+        tz = self._tz + _cross(shift_t, self._sum_z) + _cross(self._sum_t + n * shift_t, shift_z)
+        return Moments(n, self._sum_z + n * shift_z, self._sum_t + n * shift_t, zz, tz)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over rows: z, t, z zᵀ and t zᵀ, each with the blocks first."""
+
+    rows: float
+    z: torch.Tensor
+    t: torch.Tensor
+    zz: torch.Tensor
+    tz: torch.Tensor
+
+
+def solve_with_shared_bias(
+    parts: Sequence[NormalEquations],
+    priors: Sequence[torch.Tensor],  # shapes: (blocks, n_outputs, n_inputs of the part)
+    *,
+    ridge: float,
+    with_bias: bool,
+) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+    """Solve for several parts with weights of their own and one bias, as one system of all rows would be solved.
+
+    A row of one part is a row of that system with zeros in the columns of all others, so the system's second moments
+    about zero are block diagonal. With moments A_p (ridge added), B_p and means s_p, t over all rows, the part's
+    weights are `W_p = (B_p - b s_pᵀ) A_p⁻¹`, and `b = t - Σ W_p s_p` gives the bias:
+    `b (1 - Σ s_pᵀ A_p⁻¹ s_p) = t - Σ B_p A_p⁻¹ s_p`.
+
+    Args:
+        parts: rows and targets of each part.
+        priors: what the ridge pulls towards.
+        ridge, with_bias: as in `NormalEquations.solve`, which gives the same for one part.
+
+    Returns:
+        Weights of each part, and the bias of shape `(blocks, n_outputs)` or None; all float64.
+    """
+    moments = [part.moments() for part in parts]
+    rows = sum(part.rows for part in moments)
+    means = [part.z / rows for part in moments]
+    squares = [part.zz.diagonal(dim1=1, dim2=2) / rows for part in moments]
+    if with_bias:
+        squares = [square - mean.square() for square, mean in zip(squares, means, strict=True)]
+    scale = torch.cat(squares, 1).mean(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+    target = torch.stack([part.t for part in moments]).sum(0) / rows
+    free, pulls = [], []  # B_p A_p⁻¹ and A_p⁻¹ s_p
+    share = torch.ones_like(scale)
+    for part, prior, mean in zip(moments, priors, means, strict=True):
+        matrix = part.zz / rows
+        matrix.diagonal(dim1=1, dim2=2).add_(ridge * scale)
+        right = part.tz / rows + prior.double() * (ridge * scale).unsqueeze(2)
+        columns = torch.cat([right.transpose(1, 2), mean.unsqueeze(2)], 2)
+        solved = _solve_positive(matrix, columns)
+        free.append(solved[:, :, :-1].transpose(1, 2))
+        pulls.append(solved[:, :, -1])
+        share = share - (mean * pulls[-1]).sum(1, keepdim=True)
+    if not with_bias:
+        return free, None
+    left = target - torch.stack(
+        [torch.bmm(weights, mean.unsqueeze(2)).squeeze(2) for weights, mean in zip(free, means, strict=True)]
+    ).sum(0)
+    bias = left / share.clamp_min(torch.finfo(torch.float64).eps)
+    return [weights - _cross(bias, pull) for weights, pull in zip(free, pulls, strict=True)], bias
 
 
 def _cross(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,70 @@
+"""Random sizes for training: plans along the size path, and independent sizes per group (Algorithm 1 of the paper).
+
+Both are drawn, since both are asked for: exports follow the size path of a budget, while independent sizes keep the
+network accurate off the path (other units, multiples, exchanges) and are what the paper trains on.
+
+Source: Solodskikh et al., CVPR 2023, Algorithm 1; the sandwich rule of Yu and Huang, arXiv 1903.05134.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from inn_core.errors import InvalidBudgetError
+from inn_core.network import Checkpoint
+from inn_core.plan import Budget, Planner, planner_of
+
+Sizes = Mapping[str, int]
+
+SMALLEST_SHARE = 0.04
+"""Of the parameters: what training reaches down to unless it is told otherwise."""
+
+
+class SizeDraws:
+    """A reproducible stream of sizes.
+
+    Draw number k depends on the seed and on k alone, never on global random state, so that every process of a
+    distributed run draws the same sizes without talking to the others, and a resumed run goes on where it stopped.
+
+    Args:
+        checkpoint: whose sizes.
+        smallest: share of the parameters of the smallest size, in (0, 1); not below what the network can reach.
+        independent: share of the draws that take an independent size per group.
+        seed: of the stream.
+
+    Raises:
+        InvalidBudgetError: a share is out of range.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, *, smallest: float = SMALLEST_SHARE, independent: float = 0.5, seed: int = 0
+    ) -> None:
+        for name, value in (("smallest", smallest), ("independent", independent)):
+            if not 0 <= value <= 1 or math.isnan(value):
+                raise InvalidBudgetError(f"{name} is {value}; give a share from 0 to 1", **{name: value})
+        self._planner: Planner = planner_of(checkpoint)
+        self._groups = checkpoint.structure.groups
+        self._independent = independent
+        self._seed = seed
+        lowest, self._highest = self._planner.feasible("params")
+        self._lowest = max(lowest, min(round(smallest * self._highest), self._highest))
+        self.smallest: Sizes = self._at(self._lowest)
+        """The smallest plan that is trained."""
+        self.full: Sizes = {group.name: group.size for group in self._groups}
+        """The full network."""
+
+    def draw(self, number: int) -> Sizes:
+        """Draw number `number`: a plan whose parameters are log-uniform, or independent uniform sizes per group."""
+        random = np.random.default_rng([self._seed, number])
+        if random.random() < self._independent:
+            return {
+                group.name: int(random.integers(self.smallest[group.name], group.size + 1)) for group in self._groups
+            }
+        share = random.random()
+        return self._at(round(math.exp(math.log(self._lowest) * (1 - share) + math.log(self._highest) * share)))
+
+    def _at(self, params: int) -> Sizes:
+        return self._planner.choose(Budget("params", params)).sizes

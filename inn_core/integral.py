@@ -1,0 +1,342 @@
+"""The integral network as a PyTorch module: one set of parameters, a forward pass at any size.
+
+A size is sampled from the parameters inside the forward pass, so gradients of any loss at any size reach the same
+parameters, and the module lives in an ordinary training loop; docs/training.md has a whole one.
+
+Source: Solodskikh et al., *Integral Neural Networks*, CVPR 2023.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inn_core.checkpoint import load_checkpoint, save_checkpoint
+from inn_core.cost import Unit
+from inn_core.divergence import mean_divergence
+from inn_core.draws import SMALLEST_SHARE, SizeDraws, Sizes
+from inn_core.errors import InvalidBudgetError, InvalidInputError, StatisticsMissingError
+from inn_core.graph.program import Program
+from inn_core.network import Checkpoint
+from inn_core.normalisation import Moments, measure_moments, normalise_batch
+from inn_core.plan import Budget, Plan, choose_plan
+from inn_core.resize import resize_template
+from inn_core.sampler import Sampler
+from inn_core.size_statistics import SizeStatistics, place_knots
+from inn_core.statistics import output_kinds
+from inn_core.trained import read_parameters, sampler_of, statistics_chunks, to_checkpoint
+
+_PROGRAMS_KEPT = 64
+
+Chunks = Sequence[Mapping[str, Tensor]]
+
+
+class IntegralNetwork(nn.Module):
+    """A network in every size.
+
+    In training mode a forward pass normalises with the statistics of its batch; in evaluation mode with those that
+    `measure_` stored, so that it computes what an artifact of that size computes.
+
+    Args:
+        checkpoint: an imported or trained network; its arrays are copied, so it stays as it is.
+        sampler: how a size is taken from the parameters; that of the checkpoint by default, and nested where it was
+            never trained.
+        normalise: whether convolutions are normalised. Leave it out for networks that were designed without
+            BatchNorm, such as super-resolution.
+        smallest: share of the parameters of the smallest size that `sample_sizes` and `sandwich` draw.
+        independent: share of their draws with an independent size per group; the others follow the size path.
+        seed: of those draws.
+
+    Attributes:
+        checkpoint: the network that this one was made from.
+        sampler: how a size is taken from the parameters.
+        parts: the parameters.
+        sizes: the current size of every group, which `forward` uses when it is not given any.
+
+    Raises:
+        StatisticsMissingError: `normalise`, but the checkpoint keeps neither statistics nor calibration samples.
+    """
+
+    draws_taken: Tensor
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        sampler: Sampler | None = None,
+        normalise: bool = True,
+        smallest: float = SMALLEST_SHARE,
+        independent: float = 0.5,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.checkpoint = checkpoint
+        self.sampler: Sampler = sampler or sampler_of(checkpoint)
+        self._draws = SizeDraws(checkpoint, smallest=smallest, independent=independent, seed=seed)
+        self.sizes: Sizes = self._draws.full
+        self._programs: dict[tuple[object, ...], Program] = {}
+        self._statistics: SizeStatistics | None = None
+        self._measured_version = -1
+        self.register_buffer("draws_taken", torch.zeros((), dtype=torch.int64))
+        self.parts, statistics = read_parameters(checkpoint, normalise=normalise)
+        if statistics is not None:
+            self._keep_(statistics)
+
+    @classmethod
+    def load(cls, path: str | Path, **options: Any) -> IntegralNetwork:
+        """The network of an `.inn` file; see `load_checkpoint` and the class for errors and options."""
+        return cls(load_checkpoint(path), **options)
+
+    def save(self, path: str | Path, *samples: Tensor) -> str:
+        """Write the network as an `.inn` file that exports any size, and return its digest; see `to_checkpoint`."""
+        return save_checkpoint(self.to_checkpoint(*samples), path)
+
+    def to_checkpoint(self, *samples: Tensor) -> Checkpoint:
+        """The network as a checkpoint; measures the statistics of its sizes if the parameters changed.
+
+        Args:
+            samples: as in `measure_`.
+        """
+        if not self._is_measured():
+            self.measure_(*samples)
+        return to_checkpoint(self.checkpoint, self.parts, self.sampler, self.statistics)
+
+    @property
+    def full_sizes(self) -> Sizes:
+        """Sizes of the full network."""
+        return self._draws.full
+
+    @property
+    def smallest_sizes(self) -> Sizes:
+        """The smallest plan that `sandwich` trains."""
+        return self._draws.smallest
+
+    def plan(self, *, params: int | None = None, macs: int | None = None, size_bytes: int | None = None) -> Plan:
+        """The plan that meets a budget; give exactly one. Raises what `choose_plan` raises."""
+        units: tuple[tuple[Unit, int | None], ...] = (("params", params), ("macs", macs), ("bytes", size_bytes))
+        given = [(unit, value) for unit, value in units if value is not None]
+        if len(given) != 1:
+            raise InvalidBudgetError(f"give exactly one of params, macs and size_bytes; {len(given)} were given")
+        ((unit, value),) = given
+        return choose_plan(self.checkpoint, Budget(unit, value))
+
+    def resize(
+        self,
+        *,
+        params: int | None = None,
+        macs: int | None = None,
+        size_bytes: int | None = None,
+        sizes: Sizes | None = None,
+    ) -> Sizes:
+        """Set the current size from a budget, or from sizes, and return it.
+
+        Raises:
+            InvalidBudgetError, BudgetUnreachableError: see `choose_plan`.
+            InvalidInputError: a size is missing or impossible.
+        """
+        if sizes is None:
+            sizes = self.plan(params=params, macs=macs, size_bytes=size_bytes).sizes
+        self.sizes = self._checked(sizes)
+        return self.sizes
+
+    def sample_sizes(self) -> Sizes:
+        """Draw the next random size: on the size path, or independent per group (Algorithm 1).
+
+        Draws depend on the seed and on how many were taken, which the state dict keeps: a resumed run goes on with
+        the next, and all processes of a distributed run draw the same.
+        """
+        number = int(self.draws_taken)
+        self.draws_taken += 1
+        return self._draws.draw(number)
+
+    def sandwich(self, *, random: int = 2) -> list[Sizes]:
+        """The sizes that a step trains beside the full one: the smallest and so many random ones."""
+        return [self.smallest_sizes, *(self.sample_sizes() for _ in range(random))]
+
+    def at(self, size: Plan | Sizes) -> SizedView:
+        """The network at a size, sharing its parameters; calling the view runs a forward pass."""
+        return SizedView(self, self._checked(size.sizes if isinstance(size, Plan) else size))
+
+    def forward(self, *inputs: Tensor, sizes: Sizes | None = None) -> Any:
+        """Run the network at `sizes`, or at the current size.
+
+        Args:
+            inputs: in the order of the graph inputs.
+            sizes: of every group.
+
+        Returns:
+            The graph output, or a tuple of them where there are several.
+
+        Raises:
+            StatisticsMissingError: evaluation mode, and the parameters changed since `measure_`.
+        """
+        chosen = self.sizes if sizes is None else self._checked(sizes)
+        program = self.program(chosen)
+        if len(inputs) != len(program.inputs):
+            raise InvalidInputError(f"{len(inputs)} inputs were given; the graph reads {', '.join(program.inputs)}")
+        feeds = dict(zip(program.inputs, inputs, strict=True))
+        if self.training and self.parts.nodes:
+            outputs = self._run_training(program, chosen, feeds)
+        else:
+            outputs = program.run(self.discrete_weights(chosen), feeds)
+        results = tuple(outputs[name] for name in program.outputs)
+        return results[0] if len(results) == 1 else results
+
+    def discrete_weights(self, sizes: Sizes) -> dict[str, Tensor]:
+        """Weights of the discrete model of a size by initializer name; differentiable.
+
+        Raises:
+            StatisticsMissingError: the parameters changed since `measure_`.
+        """
+        sampled = self.parts.sampled(self.sampler, sizes)
+        if not self.parts.nodes:
+            return sampled.weights
+        axes = self.checkpoint.structure.weights
+        return self.parts.folded(sampled, self.statistics.at(sizes, self.parts.nodes, axes, self.sampler))
+
+    @property
+    def statistics(self) -> SizeStatistics:
+        """Normalisation statistics of every size.
+
+        Raises:
+            StatisticsMissingError: the parameters changed since they were measured.
+        """
+        if self._statistics is None or not self._is_measured():
+            raise StatisticsMissingError(
+                "the parameters changed since the statistics of the sizes were measured; "
+                "call measure_(), or train() to normalise with the batch"
+            )
+        return self._statistics
+
+    def measure_(self, *samples: Tensor) -> SizeStatistics:
+        """Measure the normalisation statistics of every size, at knots along the size paths.
+
+        Args:
+            samples: representative inputs in the order of the graph inputs, samples first, about a thousand; those
+                of the checkpoint when left out. More than fit memory are thinned evenly.
+
+        Raises:
+            StatisticsMissingError: there are no samples.
+        """
+        chunks = statistics_chunks(self.checkpoint, samples, self._device())
+        judged = chunks[: max(1, len(chunks) // 2)]
+        full = self.full_sizes
+        kinds = output_kinds(self.program(), self.outputs(full, judged[:1], self.moments(full, judged[:1])))
+        axes = self.checkpoint.structure.weights
+
+        def difference(sizes: Sizes, measured: Mapping[str, Moments], estimated: Mapping[str, Moments]) -> float:
+            exact = self.outputs(sizes, judged, measured)
+            return mean_divergence(exact, self.outputs(sizes, judged, estimated), kinds)
+
+        statistics = place_knots(
+            self.checkpoint,
+            smallest=self.smallest_sizes,
+            measure=lambda sizes: self.moments(sizes, chunks),
+            difference=difference,
+            interpolate=lambda found, sizes: found.at(sizes, self.parts.nodes, axes, self.sampler),
+        )
+        self._keep_(statistics)
+        return statistics
+
+    def moments(self, sizes: Sizes, chunks: Chunks) -> dict[str, Moments]:
+        """Exact moments of the normalised nodes at a size, over samples in chunks by graph input."""
+        sampled = self.parts.sampled(self.sampler, sizes)
+        program = self.program(sizes)
+        return measure_moments(program, self.parts.nodes, sampled.weights, sampled.scales, sampled.shifts, chunks)
+
+    @torch.no_grad()
+    def outputs(self, sizes: Sizes, chunks: Chunks, moments: Mapping[str, Moments]) -> dict[str, Tensor]:
+        """Outputs of the discrete model of a size with the given moments, over samples in chunks."""
+        weights = self.parts.folded(self.parts.sampled(self.sampler, sizes), moments)
+        program = self.program(sizes)
+        results = [program.run(weights, chunk) for chunk in chunks]
+        return {name: torch.cat([result[name] for result in results]) for name in program.outputs}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Programs are made again where they are needed."""
+        return {**self.__dict__, "_programs": {}}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> IntegralNetwork:
+        """A network with parameters of its own; the checkpoint, which never changes, is shared."""
+        memo[id(self.checkpoint)] = self.checkpoint
+        memo[id(self._draws)] = self._draws
+        memo[id(self.sampler)] = self.sampler
+        twin = self.__class__.__new__(self.__class__)
+        memo[id(self)] = twin
+        twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))  # type: ignore[no-untyped-call]
+        twin._measured_version = twin.parts.version() if self._is_measured() else -1
+        return twin
+
+    def _run_training(self, program: Program, sizes: Sizes, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        sampled = self.parts.sampled(self.sampler, sizes)
+        by_index = {node.index: node for node in self.parts.nodes}
+        environment = program.begin(feeds)
+        for index in range(len(program.nodes)):
+            program.step(index, environment, sampled.weights)
+            node = by_index.get(index)
+            if node is not None:
+                scale, shift = sampled.scales[node.weight], sampled.shifts[node.weight]
+                environment[node.output] = normalise_batch(environment[node.output], scale, shift)
+            program.release(index, environment)
+        return environment
+
+    def program(self, sizes: Sizes | None = None) -> Program:
+        """The graph at a size, ready to run; that of the full network by default."""
+        sizes = self.full_sizes if sizes is None else sizes
+        structure = self.checkpoint.structure
+        fixed = not structure.constants and not structure.attributes
+        key = (self._device(), *(() if fixed else sizes.values()))
+        program = self._programs.pop(key, None)
+        if program is None:
+            program = Program(resize_template(self.checkpoint, sizes), device=self._device())
+        self._programs[key] = program  # the most recently used last
+        while len(self._programs) > _PROGRAMS_KEPT:
+            del self._programs[next(iter(self._programs))]
+        return program
+
+    def _device(self) -> torch.device:
+        return self.draws_taken.device
+
+    def _checked(self, sizes: Sizes) -> Sizes:
+        if sizes.keys() != self.full_sizes.keys():
+            odd = sorted(sizes.keys() ^ self.full_sizes.keys())[0]
+            raise InvalidInputError(f"sizes must name every group once; group '{odd}' is missing or unknown")
+        for group in self.checkpoint.structure.groups:
+            if not 1 <= sizes[group.name] <= self.sampler.largest(group):
+                raise InvalidInputError(
+                    f"group '{group.name}' cannot have size {sizes[group.name]}; "
+                    f"1 to {self.sampler.largest(group)} are possible"
+                )
+        return {name: int(sizes[name]) for name in self.full_sizes}
+
+    def _is_measured(self) -> bool:
+        return self._measured_version == self.parts.version()
+
+    def _keep_(self, statistics: SizeStatistics) -> None:
+        self._statistics, self._measured_version = statistics, self.parts.version()
+
+
+class SizedView:
+    """An integral network at one size; it shares the network's parameters and mode.
+
+    Args:
+        network: whose parameters.
+        sizes: of every group.
+    """
+
+    def __init__(self, network: IntegralNetwork, sizes: Sizes) -> None:
+        self.network = network
+        self.sizes = sizes
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """See `IntegralNetwork.forward`."""
+        return self.network(*inputs, sizes=self.sizes)
+
+    def weights(self) -> dict[str, Tensor]:
+        """See `IntegralNetwork.discrete_weights`."""
+        return self.network.discrete_weights(self.sizes)

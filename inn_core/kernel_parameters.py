@@ -1,0 +1,134 @@
+"""What an integral network learns: kernels at their nodes, and scale and shift of every normalised node.
+
+The kernels at their nodes are the weights of the full network before normalisation. Sampled at a size and folded with
+the moments of that size, they are the weights of a discrete model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from inn_core.graph.axis import Axis, axis_size
+from inn_core.normalisation import Moments, NormalisedNode, fold
+from inn_core.sampler import Sampler, Sizes
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Parameters at a size.
+
+    Attributes:
+        weights: by initializer name; the biases of normalised nodes are zero.
+        scales, shifts: of normalised nodes, by the name of their weight.
+    """
+
+    weights: dict[str, Tensor]
+    scales: dict[str, Tensor]
+    shifts: dict[str, Tensor]
+
+
+class KernelParameters(nn.Module):
+    """The parameters of an integral network.
+
+    Args:
+        weights: kernels at their nodes by initializer name, full size.
+        scales, shifts: of the normalised nodes, by the name of their weight.
+        nodes: the normalised nodes; their biases are no parameters, for the shift does their work.
+        axes: of every weight.
+        integrated: position of the axis that a weight is integrated over, by name.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, Tensor],
+        scales: Mapping[str, Tensor],
+        shifts: Mapping[str, Tensor],
+        *,
+        nodes: Sequence[NormalisedNode],
+        axes: Mapping[str, tuple[Axis, ...]],
+        integrated: Mapping[str, int],
+    ) -> None:
+        super().__init__()
+        self.nodes = tuple(nodes)
+        self._axes = axes
+        self._integrated = integrated
+        self._biases = {node.bias for node in nodes}
+        self._names = _attribute_names(weights)
+        self.kernels = nn.ParameterDict()
+        self.scales = nn.ParameterDict()
+        self.shifts = nn.ParameterDict()
+        for name, weight in weights.items():
+            if name not in self._biases:
+                self.kernels[self._names[name]] = nn.Parameter(weight)
+        for node in nodes:
+            self.scales[self._names[node.weight]] = nn.Parameter(scales[node.weight])
+            self.shifts[self._names[node.weight]] = nn.Parameter(shifts[node.weight])
+
+    def kernel(self, name: str) -> Tensor:
+        """The kernel of a weight at its nodes, full size."""
+        parameter: Tensor = self.kernels[self._names[name]]
+        return parameter
+
+    def scale(self, weight: str) -> Tensor:
+        """The scale behind the node of a weight, full size."""
+        parameter: Tensor = self.scales[self._names[weight]]
+        return parameter
+
+    def shift(self, weight: str) -> Tensor:
+        """The shift behind the node of a weight, full size."""
+        parameter: Tensor = self.shifts[self._names[weight]]
+        return parameter
+
+    def sampled(self, sampler: Sampler, sizes: Sizes) -> Sampled:
+        """Everything at a size, in the precision of the parameters even under autocast; gradients reach them."""
+        weights: dict[str, Tensor] = {}
+        scales: dict[str, Tensor] = {}
+        shifts: dict[str, Tensor] = {}
+        first = next(iter(self.kernels.values()), torch.zeros(()))
+        with torch.autocast(first.device.type, enabled=False):
+            for name in self._names:
+                if name in self._biases:
+                    length = axis_size(self._axes[name][0], sizes)
+                    weights[name] = torch.zeros(length, dtype=first.dtype, device=first.device)
+                    continue
+                sized = sampler.sized(self.kernel(name), self._axes[name], sizes, integrated=self._integrated.get(name))
+                weights[name] = sized.contiguous(memory_format=torch.channels_last) if sized.ndim == 4 else sized
+            for node in self.nodes:
+                axes = self._axes[node.bias]
+                scales[node.weight] = sampler.sized(self.scale(node.weight), axes, sizes)
+                shifts[node.weight] = sampler.sized(self.shift(node.weight), axes, sizes)
+        return Sampled(weights, scales, shifts)
+
+    def folded(self, sampled: Sampled, moments: Mapping[str, Moments]) -> dict[str, Tensor]:
+        """Weights of the discrete model that computes what `sampled` does behind the given moments."""
+        weights = dict(sampled.weights)
+        for node in self.nodes:
+            weights[node.weight], weights[node.bias] = fold(
+                node,
+                weights[node.weight],
+                moments[node.weight],
+                sampled.scales[node.weight],
+                sampled.shifts[node.weight],
+            )
+        return weights
+
+    def version(self) -> int:
+        """Changes whenever a parameter is written in place, as optimizers and `load_state_dict` do."""
+        return sum(parameter._version for parameter in self.parameters())
+
+
+def _attribute_names(names: Mapping[str, object]) -> dict[str, str]:
+    """Names that PyTorch accepts for parameters (no dots), by initializer name; unique."""
+    result: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        attribute = name.replace(".", "/")
+        while attribute in taken:
+            attribute += "'"
+        taken.add(attribute)
+        result[name] = attribute
+    return result

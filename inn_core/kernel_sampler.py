@@ -1,0 +1,192 @@
+"""Kernel sampling: a size of a network from its integral kernels, as in the paper.
+
+Every group has a smoothing order, in which its channels are the nodes of kernels, and at every size a partition of
+[0, 1]: uniform, or tuned at a few sizes and carried to the others. Axes that a layer integrates over are weighed with
+the quadrature of the partition; all other axes are interpolated only.
+
+Source: Solodskikh et al., *Integral Neural Networks*, CVPR 2023, section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from inn_core.errors import PartitionError
+from inn_core.graph.axis import Axis, IndexArray, axis_groups, axis_size
+from inn_core.interpolation import Grid, Interpolation, Taps
+from inn_core.kernel import KernelSampling, integrate_taps, sample_taps
+from inn_core.network import Checkpoint, Group
+from inn_core.partition import Partition, TrainablePartition, uniform_partition, warp
+from inn_core.quadrature import Quadrature
+from inn_core.sampler import Sizes
+
+MOST_OVERSAMPLING = 4
+"""Largest size of a group over its native size."""
+
+_FEWEST_POINTS = 2  # below it a partition has nothing to tune
+
+
+class KernelSampler(nn.Module):
+    """Evaluates integral kernels at partitions.
+
+    Args:
+        checkpoint: whose groups.
+        orders: smoothing order of every group, a permutation of its channels.
+        sampling: interpolation, quadrature and grid of all kernels.
+        tuned: `group -> edges of tuned partitions`, each shape `(cells + 1,)`, one for each size at which it was
+            tuned. Between two such sizes, and up to the native one, which is uniform, edges are interpolated.
+
+    Attributes:
+        live: partitions being tuned, one for each group and for one size; they come before all others.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        orders: Mapping[str, IndexArray],
+        *,
+        sampling: KernelSampling | None = None,
+        tuned: Mapping[str, list[Tensor]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.sampling = sampling or KernelSampling()
+        self.orders = {name: torch.from_numpy(order.copy()) for name, order in orders.items()}
+        self.tuned = {name: sorted(edges, key=len) for name, edges in (tuned or {}).items()}
+        self.live = nn.ModuleDict()
+        self._full = checkpoint.structure.full_sizes()
+        self._keys = {group.name: f"group{index}" for index, group in enumerate(checkpoint.structure.groups)}
+
+    def sized(self, tensor: Tensor, axes: tuple[Axis, ...], sizes: Sizes, *, integrated: int | None = None) -> Tensor:
+        """See `Sampler.sized`; channels come in the smoothing order."""
+
+        def taps(name: str, position: int) -> Taps:
+            partition = self.partition(name, sizes[name], tensor)
+            rule = integrate_taps if position == integrated else sample_taps
+            found = rule(partition, self._full[name], self.sampling)
+            return Taps(self.orders[name].to(tensor.device)[found.nodes], found.coefficients, found.n_nodes)
+
+        for position, axis in enumerate(axes):
+            if axis_groups(axis):
+                tensor = _along(tensor, position, axis, self._full, lambda name, at=position: taps(name, at))  # type: ignore[misc]
+        return tensor
+
+    def carried(self, values: Tensor, axis: Axis, source: Sizes, target: Sizes) -> tuple[Tensor, Tensor]:
+        """See `Sampler.carried`: linear interpolation between the points of the one partition at those of the other."""
+        if all(source[name] == target[name] for name in axis_groups(axis)):
+            return values, torch.ones_like(values, dtype=torch.bool)
+
+        def taps(name: str) -> Taps:
+            old = self.partition(name, source[name], values).points.detach()
+            new = self.partition(name, target[name], values).points.detach()
+            return _linear_taps(old, new)
+
+        carried = _along(values, 0, axis, source, taps)
+        return carried, torch.ones_like(carried, dtype=torch.bool)
+
+    def largest(self, group: Group) -> int:
+        """See `Sampler.largest`: kernels can be sampled more finely than they were trained."""
+        return MOST_OVERSAMPLING * group.size
+
+    def describe(self) -> dict[str, str]:
+        """See `Sampler.describe`."""
+        sampling = self.sampling
+        return {
+            "kind": "kernel",
+            "interpolation": str(sampling.interpolation),
+            "quadrature": str(sampling.quadrature),
+            "grid": str(sampling.grid),
+        }
+
+    def partition(self, group: str, size: int, like: Tensor) -> Partition:
+        """The partition of a group at a size, in the dtype and on the device of a tensor."""
+        key = self._keys[group]
+        if key in self.live and len(found := self.live[key]()) == size:
+            return Partition(found.points.to(like.device, like.dtype), found.weights.to(like.device, like.dtype))
+        rule = {"quadrature": self.sampling.quadrature, "grid": self.sampling.grid}
+        edges = self._edges(group, size)
+        if edges is None:
+            return uniform_partition(size, dtype=like.dtype, device=like.device, **rule)  # type: ignore[arg-type]
+        with torch.no_grad():
+            tuned: Partition = TrainablePartition.from_edges(edges, **rule)()  # type: ignore[arg-type]
+        return Partition(tuned.points.to(like.device, like.dtype), tuned.weights.to(like.device, like.dtype))
+
+    def tune_(self, sizes: Sizes) -> list[nn.Parameter]:
+        """Make the partitions of one plan trainable, starting from what they are; returns their parameters.
+
+        Raises:
+            PartitionError: the grid's points are the edges of cells; only cell-centred partitions are tuned.
+        """
+        if self.sampling.grid is not Grid.CELL_CENTRED:
+            raise PartitionError(f"partitions on grid '{self.sampling.grid}' are not tuned; use {Grid.CELL_CENTRED}")
+        self.live = nn.ModuleDict()
+        for name, size in sizes.items():
+            if _FEWEST_POINTS <= size < self._full[name]:
+                edges = self._edges(name, size)
+                start = torch.linspace(0, 1, size + 1, dtype=torch.float64) if edges is None else edges
+                # only ratios of deltas matter; around 1 a learning rate means the same at every size
+                self.live[self._keys[name]] = TrainablePartition((start.diff() * size).sqrt().float())
+        return list(self.live.parameters())
+
+    def settle_(self) -> None:
+        """Keep the partitions that were tuned, and end the tuning."""
+        for name, key in self._keys.items():
+            if key not in self.live:
+                continue
+            edges = cast(TrainablePartition, self.live[key]).edges().detach().cpu()
+            others = [known for known in self.tuned.get(name, []) if len(known) != len(edges)]
+            self.tuned[name] = sorted([*others, edges], key=len)
+        self.live = nn.ModuleDict()
+
+    def _edges(self, group: str, size: int) -> Tensor | None:
+        """Edges of the cells of a group at a size; None stands for uniform ones."""
+        known = self.tuned.get(group)
+        native = self._full[group]
+        if not known or size >= native:
+            return None
+        exact = next((edges for edges in known if len(edges) == size + 1), None)
+        if exact is not None:
+            return exact
+        uniform = torch.linspace(0, 1, native + 1, dtype=torch.float64)
+        above = next((edges for edges in known if len(edges) > size + 1), uniform)
+        below = next((edges for edges in reversed(known) if len(edges) < size + 1), above)
+        low, high = len(below) - 1, len(above) - 1
+        share = (size - low) / (high - low) if high > low else 1.0
+        edges = torch.lerp(warp(below, size), warp(above, size), share)
+        edges[0], edges[-1] = 0.0, 1.0
+        return edges
+
+
+def _along(tensor: Tensor, position: int, axis: Axis, full: Sizes, taps: Callable[[str], Taps]) -> Tensor:
+    """Apply the taps of every group of an axis: segment by segment, factor by factor."""
+    lengths = [axis_size((segment,), full) for segment in axis]
+    parts = []
+    for segment, part in zip(axis, tensor.split(lengths, dim=position), strict=True):
+        factors = [full[factor] if isinstance(factor, str) else factor for factor in segment]
+        part = part.unflatten(position, factors)
+        for place, factor in enumerate(segment):
+            if isinstance(factor, str):
+                part = taps(factor).apply(part, position + place)
+        parts.append(part.flatten(position, position + len(factors) - 1))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=position)
+
+
+def _linear_taps(old: Tensor, new: Tensor) -> Taps:
+    """Piecewise linear interpolation from values at `old` points to `new` ones, constant outside; both increasing."""
+    if len(old) == 1:
+        return Taps(torch.zeros(len(new), 1, dtype=torch.int64, device=new.device), torch.ones_like(new)[:, None], 1)
+    right = torch.searchsorted(old, new).clamp(1, len(old) - 1)
+    left = right - 1
+    gap = (old[right] - old[left]).clamp_min(torch.finfo(old.dtype).tiny)
+    share = ((new - old[left]) / gap).clamp(0.0, 1.0)
+    return Taps(torch.stack([left, right], 1), torch.stack([1 - share, share], 1), len(old))
+
+
+def sampling_from(description: Mapping[str, str]) -> KernelSampling:
+    """Inverse of `KernelSampler.describe`; raises ValueError on unknown names."""
+    return KernelSampling(
+        Interpolation(description["interpolation"]), Quadrature(description["quadrature"]), Grid(description["grid"])
+    )

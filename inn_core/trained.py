@@ -1,0 +1,194 @@
+"""How trained sizes lie in a checkpoint, and the way from a checkpoint to parameters and back.
+
+A checkpoint keeps the weights of the full network, folded, so that every quality works on a trained network as on an
+imported one. Beside them lie the scale and shift of every normalised node and the moments at the knots; together they
+give the parameters back:
+
+    trained/scale/<weight>, trained/shift/<weight>      full size
+    trained/<unit>/<k>/sizes                            of the groups, at knot k of a size path
+    trained/<unit>/<k>/mean/<weight>, …/variance/<weight>
+    trained/partition/<group>/<cells>                   edges of a tuned partition, shape (cells + 1,)
+
+The smoothing order of a group, which kernel sampling needs, is `smooth/<group>`, in imported checkpoints, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inn_core.calibration import calibration_samples
+from inn_core.cost import CostModel, Unit
+from inn_core.engine import affordable_samples, chunk_samples, spread, to_chunks
+from inn_core.errors import StatisticsMissingError
+from inn_core.graph.program import Program
+from inn_core.kernel import KernelSampling
+from inn_core.kernel_parameters import KernelParameters
+from inn_core.kernel_sampler import KernelSampler, sampling_from
+from inn_core.linear import integrated_axes
+from inn_core.network import Array, Checkpoint
+from inn_core.normalisation import Moments, NormalisedNode, measure_moments, normalised_nodes
+from inn_core.quality import SMOOTH
+from inn_core.sampler import NestedSampler, Sampler
+from inn_core.size_statistics import PATH_UNITS, SizeStatistics, StatisticsKnot
+from inn_core.smoothing import smoothing_orders
+
+PREFIX = "trained/"
+STATISTICS_SAMPLES = 1024
+INSTANT = "instant/"
+
+
+def is_trained(checkpoint: Checkpoint) -> bool:
+    """Whether the checkpoint keeps trained sizes."""
+    return bool(checkpoint.sampling)
+
+
+def sampler_of(checkpoint: Checkpoint) -> Sampler:
+    """The sampler that a checkpoint was trained with; nested where it was not."""
+    if checkpoint.sampling.get("kind") == "kernel":
+        return kernel_sampler(checkpoint, sampling=sampling_from(checkpoint.sampling))
+    return NestedSampler(checkpoint)
+
+
+def kernel_sampler(checkpoint: Checkpoint, *, sampling: KernelSampling | None = None) -> KernelSampler:
+    """A kernel sampler with the smoothing orders and the tuned partitions of a checkpoint.
+
+    Orders that an older checkpoint does not keep are found again, which may take minutes for large groups.
+    """
+    if all(SMOOTH + name in checkpoint.statistics for name in checkpoint.structure.full_sizes()):
+        orders = {name: checkpoint.statistics[SMOOTH + name] for name in checkpoint.structure.full_sizes()}
+    else:
+        orders = smoothing_orders(checkpoint)
+    tuned: dict[str, list[Tensor]] = {}
+    for group in checkpoint.structure.groups:
+        prefix = f"{PREFIX}partition/{group.name}/"
+        for cells in range(1, group.size):
+            edges = checkpoint.statistics.get(f"{prefix}{cells}")
+            if edges is not None:
+                tuned.setdefault(group.name, []).append(torch.from_numpy(np.array(edges)))
+    return KernelSampler(checkpoint, orders, sampling=sampling, tuned=tuned)
+
+
+def read_parameters(checkpoint: Checkpoint, *, normalise: bool) -> tuple[KernelParameters, SizeStatistics | None]:
+    """Parameters of an integral network, and the statistics of its sizes where the checkpoint keeps them.
+
+    Args:
+        checkpoint: imported or trained.
+        normalise: whether an imported network gets normalised nodes; a trained one has those it was trained with.
+
+    Raises:
+        StatisticsMissingError: the network was never trained, is to be normalised, and keeps no calibration samples.
+    """
+    weights = {name: torch.from_numpy(np.array(array)) for name, array in checkpoint.weights.items()}
+    program = Program(checkpoint.template.model)
+    nodes = normalised_nodes(checkpoint.structure, program, weights)
+    make = partial(
+        KernelParameters, axes=checkpoint.structure.weights, integrated=integrated_axes(program.nodes, weights)
+    )
+    if is_trained(checkpoint):
+        nodes = tuple(node for node in nodes if f"{PREFIX}scale/{node.weight}" in checkpoint.statistics)
+        scales = _arrays(checkpoint, "scale", nodes)
+        shifts = _arrays(checkpoint, "shift", nodes)
+        statistics = _read_statistics(checkpoint, nodes)
+        for node in nodes:
+            gain = scales[node.weight] / statistics.full.moments[node.weight].deviation()
+            along = [1] * weights[node.weight].ndim
+            along[node.out_axis] = -1
+            weights[node.weight] = weights[node.weight] / torch.where(gain == 0, 1.0, gain).view(along)
+        return make(weights, scales, shifts, nodes=nodes), statistics
+    if not normalise:
+        return make(weights, {}, {}, nodes=()), None
+    bare = {**weights, **{node.bias: torch.zeros_like(weights[node.bias]) for node in nodes}}
+    chunks = statistics_chunks(checkpoint, (), torch.device("cpu"))
+    moments = measure_moments(program, nodes, bare, None, {node.weight: weights[node.bias] for node in nodes}, chunks)
+    scales = {name: found.deviation() for name, found in moments.items()}
+    shifts = {node.weight: moments[node.weight].mean + weights[node.bias] for node in nodes}
+    return make(weights, scales, shifts, nodes=nodes), None
+
+
+def to_checkpoint(
+    checkpoint: Checkpoint, parts: KernelParameters, sampler: Sampler, statistics: SizeStatistics
+) -> Checkpoint:
+    """A checkpoint with trained parameters in place of its weights.
+
+    Orders, paths, samples and provenance stay. What belonged to the old weights goes: the knots of `instant`.
+    """
+    full = statistics.full
+    with torch.no_grad():
+        folded = parts.folded(parts.sampled(NestedSampler(checkpoint), full.sizes), full.moments)
+    weights = {
+        name: folded[name].detach().cpu().contiguous().numpy().astype(old.dtype, copy=False)
+        for name, old in checkpoint.weights.items()
+    }
+    kept = {name: array for name, array in checkpoint.statistics.items() if not name.startswith((PREFIX, INSTANT))}
+    arrays: dict[str, Array] = {}
+    for node in parts.nodes:
+        arrays[f"{PREFIX}scale/{node.weight}"] = _numpy(parts.scale(node.weight))
+        arrays[f"{PREFIX}shift/{node.weight}"] = _numpy(parts.shift(node.weight))
+    for unit, knots in statistics.paths.items():
+        for number, knot in enumerate(knots):
+            prefix = f"{PREFIX}{unit}/{number}"
+            arrays[f"{prefix}/sizes"] = np.array(list(knot.sizes.values()), dtype=np.int64)
+            for weight, moments in knot.moments.items():
+                arrays[f"{prefix}/mean/{weight}"] = _numpy(moments.mean)
+                arrays[f"{prefix}/variance/{weight}"] = _numpy(moments.variance)
+    if isinstance(sampler, KernelSampler):
+        for name, order in sampler.orders.items():
+            arrays[SMOOTH + name] = order.cpu().numpy()
+        for name, tuned in sampler.tuned.items():
+            for edges in tuned:
+                arrays[f"{PREFIX}partition/{name}/{len(edges) - 1}"] = edges.cpu().numpy()
+    return replace(checkpoint, weights=weights, statistics={**kept, **arrays}, sampling=sampler.describe())
+
+
+def statistics_chunks(
+    checkpoint: Checkpoint, samples: Sequence[Tensor], device: torch.device
+) -> list[dict[str, Tensor]]:
+    """Samples to measure statistics with, in chunks by graph input: those given, else those of the checkpoint.
+
+    Raises:
+        StatisticsMissingError: there are none.
+    """
+    program = Program(checkpoint.template.model)
+    if samples:
+        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in zip(program.inputs, samples, strict=True)}
+    elif checkpoint.calibration:
+        count = len(next(iter(checkpoint.calibration.values())))
+        arrays = calibration_samples(checkpoint, spread(count, STATISTICS_SAMPLES))
+    else:
+        raise StatisticsMissingError(
+            f"checkpoint '{checkpoint.name}' keeps no calibration samples to measure statistics with; pass samples"
+        )
+    count = len(next(iter(arrays.values())))
+    chosen = spread(count, affordable_samples(program, checkpoint.structure, 1))
+    arrays = {name: array[chosen] for name, array in arrays.items()}
+    return to_chunks(arrays, chunk_samples(checkpoint.structure), device)
+
+
+def _arrays(checkpoint: Checkpoint, kind: str, nodes: Sequence[NormalisedNode]) -> dict[str, Tensor]:
+    return {
+        node.weight: torch.from_numpy(np.array(checkpoint.statistics[f"{PREFIX}{kind}/{node.weight}"]))
+        for node in nodes
+    }
+
+
+def _read_statistics(checkpoint: Checkpoint, nodes: Sequence[NormalisedNode]) -> SizeStatistics:
+    cost = CostModel.of(checkpoint)
+    paths: dict[Unit, list[StatisticsKnot]] = {unit: [] for unit in PATH_UNITS}
+    for unit, knots in paths.items():
+        while (row := checkpoint.statistics.get(f"{PREFIX}{unit}/{len(knots)}/sizes")) is not None:
+            prefix = f"{unit}/{len(knots)}"
+            means = _arrays(checkpoint, f"{prefix}/mean", nodes)
+            variances = _arrays(checkpoint, f"{prefix}/variance", nodes)
+            moments = {name: Moments(means[name], variances[name]) for name in means}
+            knots.append(StatisticsKnot(int(cost.evaluate(unit, row[None])[0]), cost.to_sizes(row), moments))
+    return SizeStatistics(cost, paths)
+
+
+def _numpy(tensor: Tensor) -> Array:
+    return tensor.detach().cpu().contiguous().numpy().astype(np.float32, copy=False)

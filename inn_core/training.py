@@ -1,0 +1,243 @@
+"""Train every size of an integral network at once: the sandwich rule with in-place distillation.
+
+A step trains the full network on the task, and the smallest size and a few random ones on what the full network says
+of the same batch. Without labels a frozen copy of the full network teaches all sizes, the full one included. That all
+sizes agree follows from |Net(X, P1) - Net(X, P2)| <= |Net(X, P1) - Y| + |Net(X, P2) - Y|.
+
+A run may be killed at any time: it goes on from its last saved state and ends with the parameters that it would have
+had (on one machine, with one number of threads).
+
+Source: Solodskikh et al., CVPR 2023, Algorithm 1 (random partitions); Yu and Huang, arXiv 1903.05134 (sandwich rule,
+in-place distillation).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from inn_core.divergence import OutputKind, divergence
+from inn_core.draws import Sizes
+from inn_core.engine import Engine
+from inn_core.errors import InvalidTrainingError
+from inn_core.integral import IntegralNetwork
+from inn_core.progress import Progress, no_progress
+from inn_core.statistics import output_kinds
+from inn_core.training_state import restore_, save_state
+
+SAVE_SECONDS = 60.0
+
+Batch = tuple[tuple[Tensor, ...], Any]
+"""Inputs in the order of the graph inputs, and whatever the task loss makes of the rest (labels)."""
+
+TaskLoss = Callable[[Any, Any], Tensor]
+"""From the network's output and a batch's targets to a scalar."""
+
+
+class Batches(Protocol):
+    """Training data. An epoch depends on its number alone, so that a run can be resumed."""
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        ...
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of an epoch."""
+        ...
+
+
+@dataclass(frozen=True)
+class SizeTraining:
+    """Everything that decides a run besides the network and the data.
+
+    Attributes:
+        epochs: passes over the data.
+        optimizer: `sgd` (Nesterov, momentum 0.9) or `adam` (AdamW).
+        peak_rate: learning rate at the top of the cycle.
+        warmup_share: share of the steps in which the rate climbs linearly from zero; it then falls linearly to zero.
+        weight_decay: of every parameter with more than one axis.
+        random_sizes: random sizes in a step, beside the smallest.
+        task_share: of the task's loss in what the sizes below the full one learn from; the rest is distillation.
+        bfloat16: compute in bfloat16 where autocast does; parameters stay float32.
+    """
+
+    epochs: int = 8
+    optimizer: str = "sgd"
+    peak_rate: float = 0.1
+    warmup_share: float = 0.1
+    weight_decay: float = 5e-4
+    random_sizes: int = 2
+    task_share: float = 0.0
+    bfloat16: bool = False
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("sgd", "adam"):
+            raise InvalidTrainingError(f"optimizer {self.optimizer!r} is unknown; use sgd or adam")
+        if self.epochs < 1 or self.random_sizes < 0:
+            raise InvalidTrainingError(
+                f"epochs is {self.epochs} and random_sizes {self.random_sizes}; give at least 1 and 0"
+            )
+
+    def rate(self, progress: float) -> float:
+        """Learning rate when `progress` (0 to 1) of all steps are done."""
+        climb = progress / self.warmup_share if self.warmup_share else 1.0
+        fall = (1.0 - progress) / (1.0 - self.warmup_share)
+        return self.peak_rate * max(min(climb, fall), 0.0)
+
+
+def train_sizes_(
+    network: IntegralNetwork,
+    batches: Batches,
+    *,
+    settings: SizeTraining,
+    task_loss: TaskLoss | None = None,
+    state_path: Path | None = None,
+    progress: Progress = no_progress,
+    after_epoch: Callable[[int, float], None] | None = None,
+) -> None:
+    """Train a network in place; it ends in evaluation mode, with the statistics of its sizes yet to be measured.
+
+    Args:
+        network: on the device to train on.
+        batches: the data.
+        settings: of the run.
+        task_loss: what the full network is trained on; None trains without labels, on a frozen copy of itself.
+        state_path: where the run saves its state, every minute and after every epoch, and resumes from.
+        progress: told the epoch and the finished share.
+        after_epoch: called with the number of finished epochs and the mean loss of the full network in the last.
+
+    Raises:
+        TrainingStateError: `state_path` belongs to another run.
+        InvalidTrainingError: the loss is not finite.
+    """
+    teacher = None if task_loss is not None else Teacher(network)
+    optimizer = make_optimizer(network, settings)
+    n_steps = settings.epochs * len(batches)
+    identity = {**asdict(settings), "labels": task_loss is not None, "steps": n_steps, "kind": "sizes"}
+    step = restore_(state_path, network, optimizer, identity)
+    saved_at = time.monotonic()
+    network.train()
+    for epoch in range(step // len(batches), settings.epochs):
+        total, count = 0.0, 0
+        for inputs, targets in itertools.islice(batches.epoch(epoch), step - epoch * len(batches), None):
+            for group in optimizer.param_groups:
+                group["lr"] = settings.rate((step + 0.5) / n_steps)
+            total += sandwich_step(network, inputs, targets, settings=settings, task_loss=task_loss, teacher=teacher)
+            count += 1
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            step += 1
+            progress(f"epoch {epoch + 1} of {settings.epochs}", step / n_steps)
+            if state_path is not None and time.monotonic() - saved_at > SAVE_SECONDS:
+                save_state(state_path, network, optimizer, identity, step)
+                saved_at = time.monotonic()
+        if state_path is not None:
+            save_state(state_path, network, optimizer, identity, step)
+            saved_at = time.monotonic()
+        if after_epoch is not None and count:
+            after_epoch(epoch + 1, total / count)
+    network.eval()
+
+
+def sandwich_step(
+    network: IntegralNetwork,
+    inputs: tuple[Tensor, ...],
+    targets: Any,
+    *,
+    settings: SizeTraining,
+    task_loss: TaskLoss | None,
+    teacher: Teacher | None = None,
+) -> float:
+    """Add the gradients of one batch at all sizes of a step; returns the full network's loss.
+
+    Each size runs forwards and backwards before the next, so memory is that of the full network alone.
+    """
+    device = inputs[0].device
+
+    def run(sizes: Sizes) -> dict[str, Tensor]:
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.bfloat16):
+            return named_outputs(network, network.at(sizes)(*inputs))
+
+    full = run(network.full_sizes)
+    kinds = teacher.kinds if teacher is not None else _kinds(network, full)
+    if task_loss is not None:
+        reference = {name: output.detach() for name, output in full.items()}
+        loss = task_loss(_unnamed(full), targets)
+    else:
+        assert teacher is not None
+        reference = teacher(*inputs)
+        loss = divergences(reference, full, kinds)
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise InvalidTrainingError(
+            f"the loss of the full network is {value}; lower the learning rate (peak_rate {settings.peak_rate})"
+        )
+    torch.autograd.backward(loss)
+    for sizes in network.sandwich(random=settings.random_sizes):
+        sized = run(sizes)
+        loss = divergences(reference, sized, kinds)
+        if task_loss is not None and settings.task_share:
+            loss = torch.lerp(loss, task_loss(_unnamed(sized), targets), settings.task_share)
+        torch.autograd.backward(loss)
+    return value
+
+
+class Teacher:
+    """The full network as it is now, frozen, without normalisation."""
+
+    def __init__(self, network: IntegralNetwork) -> None:
+        self._engine = Engine.of(network.checkpoint, network.draws_taken.device)
+        self._weights = {
+            name: tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+            for name, tensor in self._engine.weights.items()
+        }
+        self.kinds: dict[str, OutputKind] = {}
+
+    @torch.no_grad()
+    def __call__(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """Outputs by name."""
+        program = self._engine.program
+        outputs = program.run(self._weights, dict(zip(program.inputs, inputs, strict=True)))
+        if not self.kinds:
+            self.kinds.update(output_kinds(program, outputs))
+        return outputs
+
+
+def make_optimizer(network: torch.nn.Module, settings: SizeTraining) -> torch.optim.Optimizer:
+    """The optimizer of a run; biases, scales and shifts are not decayed."""
+    matrices = [parameter for parameter in network.parameters() if parameter.requires_grad and parameter.ndim > 1]
+    vectors = [parameter for parameter in network.parameters() if parameter.requires_grad and parameter.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    if settings.optimizer == "adam":
+        return torch.optim.AdamW(groups, lr=0.0)
+    return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
+
+
+def divergences(full: dict[str, Tensor], sized: dict[str, Tensor], kinds: dict[str, OutputKind]) -> Tensor:
+    """Sum over the outputs of the mean divergence of the batch, a scalar."""
+    parts = [divergence(full[name].float(), sized[name].float(), kind).mean() for name, kind in kinds.items()]
+    return torch.stack(parts).sum()
+
+
+def named_outputs(network: IntegralNetwork, outputs: Any) -> dict[str, Tensor]:
+    """Outputs of the module by the names of the graph outputs."""
+    names = [value.name for value in network.checkpoint.template.model.graph.output]
+    return dict(zip(names, outputs if isinstance(outputs, tuple) else (outputs,), strict=True))
+
+
+def _unnamed(outputs: dict[str, Tensor]) -> Any:
+    """Inverse of `_named`."""
+    values = tuple(outputs.values())
+    return values[0] if len(values) == 1 else values
+
+
+def _kinds(network: IntegralNetwork, outputs: dict[str, Tensor]) -> dict[str, OutputKind]:
+    return output_kinds(network.program(), outputs)
