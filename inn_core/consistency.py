@@ -13,15 +13,15 @@ import onnx
 from onnx import helper
 
 from inn_core.calibration import LEVELS, levels_name
-from inn_core.cost import CostModel
+from inn_core.cost import PATH_UNITS, CostModel
 from inn_core.errors import InnError, InvalidWeightsError
 from inn_core.graph.axis import Axis, axis_groups, axis_size
 from inn_core.graph.normalize import FLOAT_TYPES, is_usable
 from inn_core.knot_check import knot_faults
 from inn_core.network import Array, Checkpoint, Structure
+from inn_core.trained_check import trained_faults
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-PATH_UNITS = frozenset({"params", "macs"})
 
 
 class InconsistentNetworkError(Exception):
@@ -47,7 +47,7 @@ def check_network(network: Checkpoint, *, finite: bool = True) -> None:
     _check_weights(network, finite=finite)
     _check_orders_and_curves(network)
     _check_calibration(network)
-    for fault in knot_faults(network):
+    for fault in (*knot_faults(network), *trained_faults(network)):
         raise InconsistentNetworkError(fault)
     try:
         CostModel.of(network)

@@ -35,8 +35,10 @@ from inn_core.network import Array, Checkpoint
 from inn_core.ordering import NestedOrder, greedy_order, group_demands
 from inn_core.path import build_path
 from inn_core.progress import Progress, no_progress, scaled
+from inn_core.quality import SMOOTH
 from inn_core.refine import SEQUENTIAL, Candidate, Walk
 from inn_core.sampling import selections
+from inn_core.smoothing import smoothing_orders
 from inn_core.statistics import PointStatistics, collect_statistics, output_kinds
 
 # Samples and rung ratio of the measured allocation, from thorough to quick; the first whose work fits is taken.
@@ -100,7 +102,9 @@ def import_network(
         paths={"params": allocation.path, "macs": build_path(cost, allocation.curves, unit="macs")},
         calibration=samples,
     )
-    statistics = store_knots(network, cost, engine, points, scaled(report, 0.75, 1.0))
+    statistics = store_knots(network, cost, engine, points, scaled(report, 0.75, 0.95))
+    smooth = smoothing_orders(network, progress=scaled(report, 0.95, 1.0))
+    statistics |= {SMOOTH + name: order for name, order in smooth.items()}
     codes, levels = _compacted(samples)
     network = replace(
         network,

@@ -17,6 +17,9 @@ from inn_core.wire import graph_head, initializer_head
 
 Unit = Literal["params", "macs", "bytes"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
+PATH_UNITS: tuple[Unit, ...] = ("params", "macs")
+"""Units that have a size path of their own; bytes follow parameters."""
+
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 

@@ -186,7 +186,14 @@ def _linear_taps(old: Tensor, new: Tensor) -> Taps:
 
 
 def sampling_from(description: Mapping[str, str]) -> KernelSampling:
-    """Inverse of `KernelSampler.describe`; raises ValueError on unknown names."""
-    return KernelSampling(
-        Interpolation(description["interpolation"]), Quadrature(description["quadrature"]), Grid(description["grid"])
-    )
+    """Inverse of `KernelSampler.describe`; raises PartitionError on what this release does not know."""
+    try:
+        return KernelSampling(
+            Interpolation(description["interpolation"]),
+            Quadrature(description["quadrature"]),
+            Grid(description["grid"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise PartitionError(
+            f"the kernels were trained with {dict(description)}, which this release does not know; update it"
+        ) from error

@@ -16,6 +16,9 @@ paper's plain integral network: kernels sampled at a uniform partition with a cl
 SMOOTH = "smooth/"
 """Prefix of the statistic that is the smoothing order of a group."""
 
+TRAINED = "trained/"
+"""Prefix of the statistics that belong to trained sizes."""
+
 FIRST_KNOT = "instant/0/sizes"
 """The statistic that every checkpoint with the knots of `inn_core.instant` keeps."""
 

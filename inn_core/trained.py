@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from inn_core.calibration import calibration_samples
-from inn_core.cost import CostModel, Unit
+from inn_core.cost import PATH_UNITS, CostModel, Unit
 from inn_core.engine import affordable_samples, chunk_samples, spread, to_chunks
 from inn_core.errors import StatisticsMissingError
 from inn_core.graph.program import Program
@@ -33,12 +33,11 @@ from inn_core.kernel_sampler import KernelSampler, sampling_from
 from inn_core.linear import integrated_axes
 from inn_core.network import Array, Checkpoint
 from inn_core.normalisation import Moments, NormalisedNode, measure_moments, normalised_nodes
-from inn_core.quality import SMOOTH
+from inn_core.quality import SMOOTH, TRAINED
 from inn_core.sampler import NestedSampler, Sampler
-from inn_core.size_statistics import PATH_UNITS, SizeStatistics, StatisticsKnot
+from inn_core.size_statistics import SizeStatistics, StatisticsKnot
 from inn_core.smoothing import smoothing_orders
 
-PREFIX = "trained/"
 STATISTICS_SAMPLES = 1024
 INSTANT = "instant/"
 
@@ -66,7 +65,7 @@ def kernel_sampler(checkpoint: Checkpoint, *, sampling: KernelSampling | None = 
         orders = smoothing_orders(checkpoint)
     tuned: dict[str, list[Tensor]] = {}
     for group in checkpoint.structure.groups:
-        prefix = f"{PREFIX}partition/{group.name}/"
+        prefix = f"{TRAINED}partition/{group.name}/"
         for cells in range(1, group.size):
             edges = checkpoint.statistics.get(f"{prefix}{cells}")
             if edges is not None:
@@ -91,7 +90,7 @@ def read_parameters(checkpoint: Checkpoint, *, normalise: bool) -> tuple[KernelP
         KernelParameters, axes=checkpoint.structure.weights, integrated=integrated_axes(program.nodes, weights)
     )
     if is_trained(checkpoint):
-        nodes = tuple(node for node in nodes if f"{PREFIX}scale/{node.weight}" in checkpoint.statistics)
+        nodes = tuple(node for node in nodes if f"{TRAINED}scale/{node.weight}" in checkpoint.statistics)
         scales = _arrays(checkpoint, "scale", nodes)
         shifts = _arrays(checkpoint, "shift", nodes)
         statistics = _read_statistics(checkpoint, nodes)
@@ -125,14 +124,14 @@ def to_checkpoint(
         name: folded[name].detach().cpu().contiguous().numpy().astype(old.dtype, copy=False)
         for name, old in checkpoint.weights.items()
     }
-    kept = {name: array for name, array in checkpoint.statistics.items() if not name.startswith((PREFIX, INSTANT))}
+    kept = {name: array for name, array in checkpoint.statistics.items() if not name.startswith((TRAINED, INSTANT))}
     arrays: dict[str, Array] = {}
     for node in parts.nodes:
-        arrays[f"{PREFIX}scale/{node.weight}"] = _numpy(parts.scale(node.weight))
-        arrays[f"{PREFIX}shift/{node.weight}"] = _numpy(parts.shift(node.weight))
+        arrays[f"{TRAINED}scale/{node.weight}"] = _numpy(parts.scale(node.weight))
+        arrays[f"{TRAINED}shift/{node.weight}"] = _numpy(parts.shift(node.weight))
     for unit, knots in statistics.paths.items():
         for number, knot in enumerate(knots):
-            prefix = f"{PREFIX}{unit}/{number}"
+            prefix = f"{TRAINED}{unit}/{number}"
             arrays[f"{prefix}/sizes"] = np.array(list(knot.sizes.values()), dtype=np.int64)
             for weight, moments in knot.moments.items():
                 arrays[f"{prefix}/mean/{weight}"] = _numpy(moments.mean)
@@ -142,7 +141,7 @@ def to_checkpoint(
             arrays[SMOOTH + name] = order.cpu().numpy()
         for name, tuned in sampler.tuned.items():
             for edges in tuned:
-                arrays[f"{PREFIX}partition/{name}/{len(edges) - 1}"] = edges.cpu().numpy()
+                arrays[f"{TRAINED}partition/{name}/{len(edges) - 1}"] = edges.cpu().numpy()
     return replace(checkpoint, weights=weights, statistics={**kept, **arrays}, sampling=sampler.describe())
 
 
@@ -172,7 +171,7 @@ def statistics_chunks(
 
 def _arrays(checkpoint: Checkpoint, kind: str, nodes: Sequence[NormalisedNode]) -> dict[str, Tensor]:
     return {
-        node.weight: torch.from_numpy(np.array(checkpoint.statistics[f"{PREFIX}{kind}/{node.weight}"]))
+        node.weight: torch.from_numpy(np.array(checkpoint.statistics[f"{TRAINED}{kind}/{node.weight}"]))
         for node in nodes
     }
 
@@ -181,7 +180,7 @@ def _read_statistics(checkpoint: Checkpoint, nodes: Sequence[NormalisedNode]) ->
     cost = CostModel.of(checkpoint)
     paths: dict[Unit, list[StatisticsKnot]] = {unit: [] for unit in PATH_UNITS}
     for unit, knots in paths.items():
-        while (row := checkpoint.statistics.get(f"{PREFIX}{unit}/{len(knots)}/sizes")) is not None:
+        while (row := checkpoint.statistics.get(f"{TRAINED}{unit}/{len(knots)}/sizes")) is not None:
             prefix = f"{unit}/{len(knots)}"
             means = _arrays(checkpoint, f"{prefix}/mean", nodes)
             variances = _arrays(checkpoint, f"{prefix}/variance", nodes)
