@@ -7,7 +7,10 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +38,8 @@ def build_key(checkpoint_digest: str, plan: Plan, quality: str, options: Mapping
         checkpoint_digest: `sha256:…` of the `.inn` file.
         plan: sizes of the groups. Different budgets with equal plans have one key.
         quality: not part of the key at the full size, where every quality gives the checkpoint's own weights.
-        options: whatever else decides, JSON values by name.
+        options: whatever else decides, JSON values by name, see `numeric_options`; not part of the key at the full
+            size, where nothing is computed.
 
     Returns:
         `sha256:` plus hex; independent of the order of keys.
@@ -45,10 +49,29 @@ def build_key(checkpoint_digest: str, plan: Plan, quality: str, options: Mapping
         "checkpoint": checkpoint_digest,
         "sizes": dict(plan.sizes),
         "quality": "full" if plan.full_size else quality,
-        "options": dict(options),
+        "options": {} if plan.full_size else dict(options),
     }
     text = json.dumps(decisive, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def numeric_options(*, device: str, threads: int) -> dict[str, Any]:
+    """What decides the last bits of computed weights on one machine, for `build_key`.
+
+    Sums are split over threads, so that another number of threads rounds otherwise; so do other releases of the
+    libraries that add up, and another kind of device.
+
+    Args:
+        device: as asked for: `auto`, `cpu` or `cuda`.
+        threads: that PyTorch computes with.
+    """
+    return {"device": device, "threads": threads, "libraries": _libraries()}
+
+
+@cache
+def _libraries() -> dict[str, str]:
+    """Releases of the numeric libraries; found without loading them."""
+    return {name: metadata.version(name) for name in ("numpy", "torch")}
 
 
 def export_artifact(
@@ -60,6 +83,7 @@ def export_artifact(
     path: str | Path,
     checkpoint_digest: str,
     device: str = "auto",
+    threads: int | None = None,
     progress: Progress | None = None,
     verify: bool = True,
 ) -> dict[str, Any]:
@@ -68,11 +92,12 @@ def export_artifact(
     Args:
         network: the integral network.
         budget: what the artifact may cost at most.
-        quality: `refined` or `instant`.
+        quality: one of `QUALITIES`.
         multiple_of: every group size is a multiple of it or its full size.
         path: ONNX file to write; it appears when it is verified and on the disk, or not at all.
         checkpoint_digest: `sha256:…` of the network's `.inn` file.
         device: where to compute; `auto` takes CUDA where there is one.
+        threads: that PyTorch computes with, at least 1; as many as it is set to when left out.
         progress: told the stage (`plan`, `discretize`, `assemble`, `verify`, `done`) and the finished share.
         verify: run the file in ONNX Runtime and compare with PyTorch and the full network. Without it `parity` and
             `agreement` are None.
@@ -99,7 +124,8 @@ def export_artifact(
     smallest, largest = feasible_range(network, budget.unit, multiple_of)
     clock.lap("plan")
     report("discretize", 0.0)
-    weights, method, held_out = _weights(network, plan, quality, device, scaled(report, 0.0, _DISCRETIZED))
+    with _threads(threads) as used:
+        weights, method, held_out = _weights(network, plan, quality, device, scaled(report, 0.0, _DISCRETIZED))
     _check_shapes(network, plan, weights)
     clock.lap("discretize")
     report("assemble", _DISCRETIZED)
@@ -142,9 +168,25 @@ def export_artifact(
         "agreement": agreement,
         "feasible": {"min": smallest, "max": largest},
         "full_size": plan.full_size,
-        "build_key": build_key(checkpoint_digest, plan, quality, {}),
+        "build_key": build_key(checkpoint_digest, plan, quality, numeric_options(device=device, threads=used)),
         "seconds": clock.seconds,
     }
+
+
+@contextmanager
+def _threads(threads: int | None) -> Iterator[int]:
+    """Let PyTorch compute with so many threads, or as it is set; gives the number."""
+    import torch  # planning does without
+
+    before = torch.get_num_threads()
+    if threads is None or threads == before:
+        yield before
+        return
+    torch.set_num_threads(threads)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Clock:

@@ -9,7 +9,7 @@ Source: Solodskikh et al., *Integral Neural Networks*, CVPR 2023, section 3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -27,6 +27,7 @@ from inn_core.sampler import Sizes
 MOST_OVERSAMPLING = 4
 """Largest size of a group over its native size."""
 
+_MATRICES_KEPT = 1024  # of uniform partitions; random sizes come again
 _FEWEST_POINTS = 2  # below it a partition has nothing to tune
 
 
@@ -57,21 +58,20 @@ class KernelSampler(nn.Module):
         self.orders = {name: torch.from_numpy(order.copy()) for name, order in orders.items()}
         self.tuned = {name: sorted(edges, key=len) for name, edges in (tuned or {}).items()}
         self.live = nn.ModuleDict()
+        self._matrices: dict[tuple[object, ...], Tensor] = {}
         self._full = checkpoint.structure.full_sizes()
         self._keys = {group.name: f"group{index}" for index, group in enumerate(checkpoint.structure.groups)}
 
     def sized(self, tensor: Tensor, axes: tuple[Axis, ...], sizes: Sizes, *, integrated: int | None = None) -> Tensor:
-        """See `Sampler.sized`; channels come in the smoothing order."""
-
-        def taps(name: str, position: int) -> Taps:
-            partition = self.partition(name, sizes[name], tensor)
-            rule = integrate_taps if position == integrated else sample_taps
-            found = rule(partition, self._full[name], self.sampling)
-            return Taps(self.orders[name].to(tensor.device)[found.nodes], found.coefficients, found.n_nodes)
-
+        """See `Sampler.sized`; a group that is below or above its native size comes in the smoothing order."""
         for position, axis in enumerate(axes):
-            if axis_groups(axis):
-                tensor = _along(tensor, position, axis, self._full, lambda name, at=position: taps(name, at))  # type: ignore[misc]
+            if any(not self._is_native(name, sizes[name]) for name in axis_groups(axis)):
+                is_integrated = position == integrated
+                matrices = {
+                    name: self._matrix(name, sizes[name], tensor, is_integrated=is_integrated)
+                    for name in axis_groups(axis)
+                }
+                tensor = _along(tensor, position, axis, self._full, matrices)
         return tensor
 
     def carried(self, values: Tensor, axis: Axis, source: Sizes, target: Sizes) -> tuple[Tensor, Tensor]:
@@ -79,12 +79,15 @@ class KernelSampler(nn.Module):
         if all(source[name] == target[name] for name in axis_groups(axis)):
             return values, torch.ones_like(values, dtype=torch.bool)
 
-        def taps(name: str) -> Taps:
-            old = self.partition(name, source[name], values).points.detach()
-            new = self.partition(name, target[name], values).points.detach()
-            return _linear_taps(old, new)
-
-        carried = _along(values, 0, axis, source, taps)
+        matrices: dict[str, Tensor | None] = {}
+        for name in axis_groups(axis):
+            if source[name] != target[name]:
+                matrices[name] = _linear_matrix(
+                    self._places(name, source[name], values), self._places(name, target[name], values)
+                )
+            else:
+                matrices[name] = None
+        carried = _along(values, 0, axis, source, matrices)
         return carried, torch.ones_like(carried, dtype=torch.bool)
 
     def largest(self, group: Group) -> int:
@@ -123,6 +126,7 @@ class KernelSampler(nn.Module):
         if self.sampling.grid is not Grid.CELL_CENTRED:
             raise PartitionError(f"partitions on grid '{self.sampling.grid}' are not tuned; use {Grid.CELL_CENTRED}")
         self.live = nn.ModuleDict()
+        self._matrices.clear()
         for name, size in sizes.items():
             if _FEWEST_POINTS <= size < self._full[name]:
                 edges = self._edges(name, size)
@@ -140,6 +144,39 @@ class KernelSampler(nn.Module):
             others = [known for known in self.tuned.get(name, []) if len(known) != len(edges)]
             self.tuned[name] = sorted([*others, edges], key=len)
         self.live = nn.ModuleDict()
+        self._matrices.clear()
+
+    def _is_native(self, group: str, size: int) -> bool:
+        """Whether a group is at its native size, where its channels stay as they are, in the order of the network."""
+        return size == self._full[group]
+
+    def _places(self, group: str, size: int, like: Tensor) -> Tensor:
+        """Points of the channels at a size; at the native size, which is not in smoothing order, of the order's."""
+        points = self.partition(group, size, like).points.detach()
+        if not self._is_native(group, size):
+            return points
+        places = torch.empty_like(points)
+        places[self.orders[group].to(points.device)] = points
+        return places
+
+    def _matrix(self, group: str, size: int, like: Tensor, *, is_integrated: bool) -> Tensor | None:
+        """From the channels of a group to those of a size, shape `(size, native)`; None at the native size."""
+        if self._is_native(group, size):
+            return None
+        is_fixed = self._keys[group] not in self.live
+        key = (group, size, is_integrated, like.dtype, like.device)
+        found = self._matrices.pop(key, None) if is_fixed else None
+        if found is None:
+            partition = self.partition(group, size, like)
+            rule = integrate_taps if is_integrated else sample_taps
+            taps = rule(partition, self._full[group], self.sampling)
+            order = self.orders[group].to(like.device)
+            found = Taps(order[taps.nodes], taps.coefficients, taps.n_nodes).matrix()
+        if is_fixed:
+            self._matrices[key] = found
+            while len(self._matrices) > _MATRICES_KEPT:
+                del self._matrices[next(iter(self._matrices))]
+        return found
 
     def _edges(self, group: str, size: int) -> Tensor | None:
         """Edges of the cells of a group at a size; None stands for uniform ones."""
@@ -160,29 +197,51 @@ class KernelSampler(nn.Module):
         return edges
 
 
-def _along(tensor: Tensor, position: int, axis: Axis, full: Sizes, taps: Callable[[str], Taps]) -> Tensor:
-    """Apply the taps of every group of an axis: segment by segment, factor by factor."""
+def _along(tensor: Tensor, position: int, axis: Axis, full: Sizes, matrices: Mapping[str, Tensor | None]) -> Tensor:
+    """Apply the matrix of every group of an axis: segment by segment, factor by factor."""
+    if len(axis) == 1 and len(axis[0]) == 1:
+        (name,) = axis[0]
+        matrix = matrices[name] if isinstance(name, str) else None
+        return tensor if matrix is None else _contracted(tensor, position, matrix)
     lengths = [axis_size((segment,), full) for segment in axis]
     parts = []
     for segment, part in zip(axis, tensor.split(lengths, dim=position), strict=True):
         factors = [full[factor] if isinstance(factor, str) else factor for factor in segment]
         part = part.unflatten(position, factors)
         for place, factor in enumerate(segment):
-            if isinstance(factor, str):
-                part = taps(factor).apply(part, position + place)
+            matrix = matrices[factor] if isinstance(factor, str) else None
+            if matrix is not None:
+                part = _contracted(part, position + place, matrix)
         parts.append(part.flatten(position, position + len(factors) - 1))
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=position)
 
 
-def _linear_taps(old: Tensor, new: Tensor) -> Taps:
-    """Piecewise linear interpolation from values at `old` points to `new` ones, constant outside; both increasing."""
+def _contracted(tensor: Tensor, position: int, matrix: Tensor) -> Tensor:
+    """The matrix times the tensor along an axis.
+
+    Dense products, although rows have at most four entries: they run at the speed of the processor, and are a small
+    part of a step as long as a group is smaller than the positions of a batch. Weights whose channels come last in
+    memory are read as they lie.
+    """
+    if position == 0:
+        rest = tensor.movedim(1, -1) if tensor.ndim > 2 else tensor
+        product = (matrix @ rest.reshape(rest.shape[0], -1)).reshape(len(matrix), *rest.shape[1:])
+        return product.movedim(-1, 1) if tensor.ndim > 2 else product
+    return (tensor.movedim(position, -1) @ matrix.T).movedim(-1, position)
+
+
+def _linear_matrix(old: Tensor, new: Tensor) -> Tensor:
+    """Piecewise linear interpolation from values at `old` points to `new` ones, constant outside."""
     if len(old) == 1:
-        return Taps(torch.zeros(len(new), 1, dtype=torch.int64, device=new.device), torch.ones_like(new)[:, None], 1)
-    right = torch.searchsorted(old, new).clamp(1, len(old) - 1)
+        return torch.ones(len(new), 1, dtype=new.dtype, device=new.device)
+    ranked = old.argsort()
+    ordered = old[ranked]
+    right = torch.searchsorted(ordered, new.contiguous()).clamp(1, len(old) - 1)
     left = right - 1
-    gap = (old[right] - old[left]).clamp_min(torch.finfo(old.dtype).tiny)
-    share = ((new - old[left]) / gap).clamp(0.0, 1.0)
-    return Taps(torch.stack([left, right], 1), torch.stack([1 - share, share], 1), len(old))
+    gap = (ordered[right] - ordered[left]).clamp_min(torch.finfo(old.dtype).tiny)
+    share = ((new - ordered[left]) / gap).clamp(0.0, 1.0)
+    nodes = torch.stack([ranked[left], ranked[right]], 1)
+    return Taps(nodes, torch.stack([1 - share, share], 1), len(old)).matrix()
 
 
 def sampling_from(description: Mapping[str, str]) -> KernelSampling:

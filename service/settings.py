@@ -32,7 +32,7 @@ class BuilderSettings(BaseSettings):
         default=0,
         ge=0,
         le=1024,
-        description="Threads of one builder process; 0 leaves the choice to the numeric libraries.",
+        description="Threads of one builder process, which decide the last bits of a build; 0 takes one for each core.",
     )
     memory_bytes: int | None = Field(
         default=None, ge=256 * MIB, description="Memory one builder process may take; not limited when unset."
@@ -90,7 +90,7 @@ class ApiSettings(BaseSettings):
         default=0,
         ge=0,
         le=1024,
-        description="Threads of one builder process; 0 leaves the choice to the numeric libraries.",
+        description="Threads of one builder process, which decide the last bits of a build; 0 takes one for each core.",
     )
     builder_memory_bytes: int | None = Field(
         default=None, ge=256 * MIB, description="Memory one builder process may take; not limited when unset."

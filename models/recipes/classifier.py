@@ -96,9 +96,9 @@ def train_classifier_(
     Raises:
         TrainingStateError: `state_path` was written by a run with another schedule.
     """
-    _lay_out_(module.to(device), torch.channels_last)
+    lay_out_(module.to(device), torch.channels_last)
     optimizer = torch.optim.SGD(
-        _decayed_parameters(module, schedule.weight_decay), lr=0.0, momentum=schedule.momentum, nesterov=True
+        decayed_parameters(module, schedule.weight_decay), lr=0.0, momentum=schedule.momentum, nesterov=True
     )
     first_epoch = _restore_(module, optimizer, schedule, state_path, device)
     steps_per_epoch = math.ceil(len(images) / schedule.batch_images)
@@ -106,7 +106,7 @@ def train_classifier_(
     for epoch in range(first_epoch, schedule.epochs):
         module.train()
         total_loss = 0.0
-        for index, (batch, targets) in enumerate(_augmented_batches(images, labels, schedule, epoch)):
+        for index, (batch, targets) in enumerate(augmented_batches(images, labels, schedule, epoch)):
             step = epoch * steps_per_epoch + index
             for parameters in optimizer.param_groups:
                 parameters["lr"] = schedule.rate((step + 0.5) / n_steps)
@@ -125,7 +125,7 @@ def train_classifier_(
             _save(module, optimizer, schedule, state_path, epoch + 1)
         if after_epoch is not None:
             after_epoch(epoch + 1, total_loss / len(images))
-    _lay_out_(module.to("cpu"), torch.contiguous_format)
+    lay_out_(module.to("cpu"), torch.contiguous_format)
     module.eval()
 
 
@@ -154,7 +154,7 @@ def is_bfloat16_faster(make_module: Callable[[], nn.Module], batch: Tensor, *, d
     seconds: dict[bool, float] = {}
     for enabled in (False, True):
         module = make_module().to(device)
-        _lay_out_(module, torch.channels_last)
+        lay_out_(module, torch.channels_last)
         inputs = batch.to(device, memory_format=torch.channels_last)
         runs = []
         for _ in range(4):
@@ -168,9 +168,10 @@ def is_bfloat16_faster(make_module: Callable[[], nn.Module], batch: Tensor, *, d
     return seconds[True] < seconds[False]
 
 
-def _augmented_batches(
+def augmented_batches(
     images: ByteArray, labels: ByteArray, schedule: Schedule, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch: pixels, shape `(batch, 1, height, width)`, and classes, shape `(batch,)`, shuffled and augmented."""
     random = np.random.default_rng([schedule.seed, epoch])
     order = random.permutation(len(images))
     margin = schedule.shift_pixels
@@ -187,14 +188,15 @@ def _augmented_batches(
         yield to_pixels(shifted), torch.from_numpy(labels[chosen].astype(np.int64))
 
 
-def _lay_out_(module: nn.Module, layout: torch.memory_format) -> None:
+def lay_out_(module: nn.Module, layout: torch.memory_format) -> None:
     """Change how convolution weights lie in memory; channels last is the faster layout on processors."""
     for parameter in module.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=layout)
 
 
-def _decayed_parameters(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def decayed_parameters(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups for an optimizer: weights with more than one axis are decayed, all others are not."""
     matrices = [parameter for parameter in module.parameters() if parameter.ndim > 1]
     vectors = [parameter for parameter in module.parameters() if parameter.ndim <= 1]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]

@@ -17,7 +17,7 @@ from service.errors import InvalidRequestError
 from service.jobs.request import ExportRequest, Unit
 from service.web.errors import InvalidBudgetError, UnsupportedBudgetError
 
-Quality = Literal["refined", "instant"]
+Quality = Literal["refined", "instant", "trained", "uniform"]
 QUALITIES: tuple[str, ...] = get_args(Quality)
 UNITS: tuple[Unit, ...] = get_args(Unit)
 TARGETS = tuple(f"target_{unit}" for unit in UNITS)
@@ -45,8 +45,9 @@ class SizeRequest(BaseModel):
     target_bytes: int | None = Field(None, ge=1, le=LARGEST_TARGET, description="Most bytes of the ONNX file.")
     quality: Quality | None = Field(
         None,
-        description="`refined` fits weights with calibration samples, `instant` takes milliseconds; the best that the "
-        "checkpoint offers when not given.",
+        description="`refined` fits weights with calibration samples, `instant` takes milliseconds, `trained` is the "
+        "size that was trained, `uniform` samples kernels at a uniform partition; the best that the checkpoint offers "
+        "when not given.",
     )
     multiple_of: int = Field(1, ge=1, le=LARGEST_MULTIPLE, description="Make group sizes multiples of this.")
     wait_seconds: float | None = Field(
@@ -94,7 +95,7 @@ class SizeRequest(BaseModel):
 
 
 def default_quality(description: Mapping[str, Any]) -> str:
-    """The best quality that a model offers: `refined`, unless its checkpoint keeps no samples."""
+    """The best quality that a model offers: the first of its `qualities`."""
     offered = description.get("qualities")
     return str(offered[0]) if isinstance(offered, list) and offered else QUALITIES[0]
 

@@ -91,7 +91,7 @@ async def get_curve(request: Request) -> Response:
     params = _params(request)
     quality = request.query_params.get("quality") or default_quality(hub.registry.get(name).description)
     if quality not in QUALITIES:
-        raise InvalidRequestError.at("/quality", f"'{quality[:60]}' is no quality; use {' or '.join(QUALITIES)}")
+        raise InvalidRequestError.at("/quality", f"'{quality[:60]}' is no quality; use one of {', '.join(QUALITIES)}")
     curve = hub.curves.lookup(name, params=params, quality=quality)
     if curve is None:
         job = await hub.curves.submit(name, params=params, quality=quality)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from service.builder.limits import limit_memory, limit_threads
+from service.builder.limits import chosen_threads, limit_memory, limit_threads
 from service.builder.loop import serve, take_over_stdout
 from service.logs import configure_logs
 from service.settings import BuilderSettings
@@ -22,7 +22,7 @@ def main() -> None:
     settings = BuilderSettings() if text is None else BuilderSettings.model_validate_json(text)
     responses = take_over_stdout()
     configure_logs(settings.log_level)
-    limit_threads(settings.threads)
+    limit_threads(chosen_threads(settings.threads))
     limit_memory(settings.memory_bytes)
     # After the limits: the numeric libraries read them when they are loaded.
     from inn_core.errors import InnError

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from service.builder.limits import chosen_threads
 from service.builder.loop import Handler, Report
 from service.settings import BuilderSettings
 
@@ -23,11 +24,12 @@ class Engine:
     """The operations of a builder process. Not thread-safe: one request at a time.
 
     Args:
-        settings: device, and how many checkpoints stay open.
+        settings: device, threads, and how many checkpoints stay open.
     """
 
     def __init__(self, settings: BuilderSettings) -> None:
         self._settings = settings
+        self._threads = chosen_threads(settings.threads)
         self._open: OrderedDict[str, Checkpoint] = OrderedDict()
 
     def handlers(self) -> dict[str, Handler]:
@@ -57,7 +59,7 @@ class Engine:
     def _plan(self, params: Mapping[str, Any], report: Report) -> dict[str, Any]:
         """Params as `_export`, without a path. Returns what decides a build, and the members of a manifest that
         depend on the request and not on the plan."""
-        from inn_core.export import build_key
+        from inn_core.export import build_key, numeric_options
         from inn_core.plan import Budget, choose_plan, feasible_range
         from inn_core.quality import check_quality
 
@@ -67,8 +69,9 @@ class Engine:
         check_quality(network, params["quality"])
         plan = choose_plan(network, budget, multiple_of=multiple_of)
         minimum, maximum = feasible_range(network, budget.unit, multiple_of)
+        options = numeric_options(device=self._settings.device, threads=self._threads)
         return {
-            "build_key": build_key(params["digest"], plan, params["quality"], {}),
+            "build_key": build_key(params["digest"], plan, params["quality"], options),
             "bytes": plan.bytes,
             "manifest": {
                 "budget": asdict(budget),
@@ -92,6 +95,7 @@ class Engine:
             path=Path(params["path"]),
             checkpoint_digest=params["digest"],
             device=self._settings.device,
+            threads=self._threads,
             progress=report,
         )
 

@@ -62,7 +62,7 @@ def import_checkpoint(
         name: name of the checkpoint.
         output: file to write; it appears whole or not at all.
         freeze: `(tensor, axis)` pairs that keep their size.
-        statistics_only: keep no samples in the checkpoint; only quality `instant` is offered then.
+        statistics_only: keep no samples in the checkpoint; quality `refined` is not offered then.
         device: `auto`, `cpu` or `cuda`.
         progress: called with a stage and the finished share.
 
@@ -179,7 +179,7 @@ def export(
         unit: `params`, `macs` or `bytes`.
         value: what the artifact may have of it at most.
         output: ONNX file to write; it appears whole or not at all.
-        quality: `refined` or `instant`; None takes the best that the checkpoint offers.
+        quality: one of `inn_core.quality.QUALITIES`; None takes the best that the checkpoint offers.
         multiple_of: group sizes are multiples of this.
         device: `auto`, `cpu` or `cuda`.
         progress: called with a stage and the finished share.

@@ -20,8 +20,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for program
 QualityOption = Annotated[
     str | None,
     typer.Option(
-        help="How weights are made: refined fits them to samples, instant takes milliseconds. The best that the "
-        "checkpoint offers when not given.",
+        help="How weights are made: refined fits them to samples, instant takes milliseconds, trained takes them as "
+        "inn train left them, uniform samples kernels at a uniform partition. The best that the checkpoint offers when "
+        "not given.",
         show_default=False,
     ),
 ]

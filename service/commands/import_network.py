@@ -46,7 +46,7 @@ def import_network(
     statistics_only: Annotated[
         bool,
         typer.Option(
-            "--statistics-only", help="Keep no samples in the checkpoint; only quality instant is offered then."
+            "--statistics-only", help="Keep no samples in the checkpoint; quality refined is not offered then."
         ),
     ] = False,
     device: DeviceOption = "auto",

@@ -24,6 +24,8 @@ DESCRIPTION = {"feasible": {"min": 7, "max": 77}, "qualities": ["refined", "inst
             {"model": "A.b-c_9", "target_params": 5, "quality": "instant", "multiple_of": 8},
             ExportRequest("A.b-c_9", "params", 5, "instant", 8),
         ),
+        ({"model": "m", "target_params": 5, "quality": "trained"}, ExportRequest("m", "params", 5, "trained")),
+        ({"model": "m", "target_params": 5, "quality": "uniform"}, ExportRequest("m", "params", 5, "uniform")),
         ({"model": "m", "target_params": 5, "target_macs": None, "wait_seconds": 0}, ExportRequest("m", "params", 5)),
     ],
 )

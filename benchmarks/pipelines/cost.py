@@ -1,0 +1,103 @@
+"""What many sizes cost: methods that train once for all, beside Torch-Pruning tuned to equal accuracy at every size."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmarks.pipelines.markdown import table
+from benchmarks.pipelines.rivals import PRUNING, PRUNING_TO_GOAL
+from benchmarks.rows import Json
+
+SIZE_COUNTS = (1, 4, 16, 64)
+"""Numbers of sizes that the cost is given for."""
+
+
+def goals(rows: Sequence[Json], network: str, method: str, seed: int, base: str) -> dict[float, float]:
+    """Accuracy on the validation images that a method has at each share: with the most steps it was measured with."""
+    found: dict[float, tuple[int, float]] = {}
+    for row in rows:
+        key, value = row["key"], row["found"]
+        same = (key["network"], key["method"], key["seed"], key["base"]) == (network, method, seed, base)
+        if same and key["share"] < 1.0:
+            steps = int(value.get("shared_steps", value.get("steps", 0)))
+            reading = value["reestimated"] or value["raw"]
+            candidate = (steps, float(reading["validation"]))
+            found[key["share"]] = max(found.get(key["share"], candidate), candidate)
+    return {share: accuracy for share, (_, accuracy) in sorted(found.items(), reverse=True)}
+
+
+def cost_tables(rows: Sequence[Json]) -> list[str]:
+    """Seconds and gradient steps for many sizes: methods that pay once, and Torch-Pruning tuned for every size."""
+    body: list[list[str]] = []
+    shared: dict[tuple[str, int], list[Json]] = defaultdict(list)
+    tuned: dict[str, list[Json]] = defaultdict(list)
+    for row in rows:
+        key, found = row["key"], row["found"]
+        if "shared_seconds" in found:
+            shared[key["method"], found["shared_steps"]].append(found)
+        elif key["method"] == PRUNING_TO_GOAL:
+            tuned[key["goal_method"]].append(row)
+    for (method, steps), measured in shared.items():
+        once = float(np.mean([found["shared_seconds"] for found in measured]))
+        again = float(np.mean([found["seconds"] for found in measured]))
+        costs = [_cost(once + count * again, steps, reached=True) for count in SIZE_COUNTS]
+        body.append([f"{method}, {steps:,} steps", *costs])
+    body += [[f"{PRUNING} as good as {goal}", *_interpolated(measured)] for goal, measured in tuned.items()]
+    if not body:
+        return []
+    head = ["", *(f"{count} {'size' if count == 1 else 'sizes'}" for count in SIZE_COUNTS)]
+    lines = ["### Cost of many sizes", "", "Seconds and gradient steps, the training of the full network left out.", ""]
+    lines += [*table(head, body), ""]
+    if tuned:
+        lines += [
+            "Sizes are spaced evenly on a log scale. Torch-Pruning was fine-tuned at the measured shares with ever",
+            "more steps until it reached the accuracy of the other method on the validation images; only the run that",
+            "reached it counts, and sizes between are interpolated. `>`: some sizes never reached it, and count with",
+            "their best run.",
+            "",
+        ]
+    for goal, measured in tuned.items():
+        lines += [f"As good as {goal}: goal, reached, steps.", "", *table(*_goal_rows(measured)), ""]
+    return lines
+
+
+def _interpolated(rows: Sequence[Json]) -> list[str]:
+    """Cost of 1, 4, 16, 64 sizes from what the measured shares cost."""
+    by_share: dict[float, list[Json]] = defaultdict(list)
+    for row in rows:
+        by_share[row["key"]["share"]].append(row["found"])
+    shares = np.array(sorted(by_share))
+    seconds = [float(np.mean([found["seconds"] for found in by_share[share]])) for share in shares]
+    steps = [float(np.mean([found["steps"] for found in by_share[share]])) for share in shares]
+    reached = all(row["found"]["is_reached"] for row in rows)
+    cells = []
+    for count in SIZE_COUNTS:
+        wanted = np.log(np.geomspace(shares[0], shares[-1], count) if count > 1 else np.sqrt(shares[:1] * shares[-1]))
+        total = [float(np.interp(wanted, np.log(shares), values).sum()) for values in (seconds, steps)]
+        cells.append(_cost(total[0], total[1], reached=reached))
+    return cells
+
+
+def _goal_rows(rows: Sequence[Json]) -> tuple[list[str], list[list[str]]]:
+    shares = sorted({row["key"]["share"] for row in rows}, reverse=True)
+    by_seed: dict[int, dict[float, Json]] = defaultdict(dict)
+    for row in rows:
+        by_seed[row["key"]["seed"]][row["key"]["share"]] = row
+    body = []
+    for seed, found in sorted(by_seed.items()):
+        cells = [_goal_cell(found[share]) if share in found else "" for share in shares]
+        body.append([f"seed {seed}", *cells])
+    return ["", *(f"{100 * share:g} %" for share in shares)], body
+
+
+def _goal_cell(row: Json) -> str:
+    found = row["found"]
+    mark = "" if found["is_reached"] else " not"
+    return f"{100 * row['key']['goal']:.2f},{mark} {100 * found['raw']['validation']:.2f}, {found['steps']:,}"
+
+
+def _cost(seconds: float, steps: float, *, reached: bool) -> str:
+    return f"{'' if reached else '> '}{seconds:,.0f} s, {steps:,.0f}"

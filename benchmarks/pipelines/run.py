@@ -1,0 +1,243 @@
+"""What every part of the pipelines shares: options, data, rows, and the trained network that everything starts from.
+
+A row's key says everything that decided it (method, network, seed, the weights it starts from, steps, rate, whether
+test images were looked at), so that rows of other settings are never taken for these.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from benchmarks.pipelines.data import Data, Part
+from benchmarks.pipelines.networks import NETWORKS, Network, bare_checkpoint
+from benchmarks.rivals.slimmable import Maker
+from benchmarks.rivals.torch_pruning import count_macs, exported_parameters, reestimate_statistics
+from benchmarks.rivals.uniform import Widths
+from benchmarks.rows import Json, Rows
+from inn_core.files import file_digest
+from inn_core.network import Checkpoint
+from inn_core.progress import Progress
+from models.recipes.classifier import Schedule, accuracy, to_pixels, train_classifier_
+from models.recipes.fashion_resnet import write_weights
+from models.recipes.fine_tune import FINE_TUNING
+
+SHARES = (0.81, 0.64, 0.49, 0.36, 0.25, 0.12, 0.064)
+"""Shares of the parameters that sizes are measured at."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for.
+
+    Attributes:
+        network: name in `NETWORKS`.
+        seed: of the training.
+        epochs: of the discrete network that everything starts from.
+        steps: gradient steps of whatever trains further; several for fine-tuning.
+        rate: peak learning rate of those steps.
+        slimmable_rate: the same for a slimmable network, whose steps add up the gradients of four widths.
+        shares: of the parameters.
+        methods: names of the methods to measure; empty for all.
+        pruning: names of the settings of Torch-Pruning to measure; empty for all.
+        goal: method whose accuracies the part "cost" asks the rival to reach.
+        base: weights to start from instead of training the discrete network.
+        build: folder of weights and training states.
+        bfloat16: compute in bfloat16.
+        quick: tiny networks and made-up images.
+        with_test: measure on test images, too; without it the run tries settings.
+    """
+
+    network: str
+    seed: int = 0
+    epochs: int = 16
+    steps: tuple[int, ...] = (0, 100, 1000)
+    rate: float = FINE_TUNING.peak_rate
+    slimmable_rate: float = FINE_TUNING.peak_rate
+    shares: tuple[float, ...] = SHARES
+    methods: tuple[str, ...] = ()
+    pruning: tuple[str, ...] = ()
+    goal: str = "slimmable"
+    base: Path | None = None
+    build: Path = Path("build/pipelines")
+    bfloat16: bool = True
+    quick: bool = False
+    with_test: bool = True
+
+
+class Run:
+    """One network, one seed: its data, its trained weights and where its rows go."""
+
+    def __init__(self, options: Options, data: Data, rows: Rows) -> None:
+        self.options = options
+        self.data = data
+        self.rows = rows
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    @property
+    def network(self) -> Network:
+        """The architecture."""
+        return NETWORKS[self.options.network]
+
+    @property
+    def make(self) -> Maker:
+        """Constructor of the network for any widths."""
+        return self.network.make
+
+    @property
+    def widths(self) -> Widths:
+        """Full widths."""
+        return self.network.quick_widths if self.options.quick else self.network.widths
+
+    @cached_property
+    def params(self) -> int:
+        """Parameters of the full network as an ONNX file counts them."""
+        return exported_parameters(self.make(widths=self.widths))
+
+    @cached_property
+    def base_name(self) -> str:
+        """What the discrete network was made by: part of every key."""
+        if self.options.base is not None:
+            return file_digest(self.options.base)[7:19]
+        return f"{self.options.epochs} epochs"
+
+    @cached_property
+    def discrete(self) -> nn.Module:
+        """The trained discrete network, in eval mode: given, known from an earlier run, or trained now."""
+        path = self.options.base or self.file("discrete", ".safetensors")
+        if self.options.base is None and not path.is_file():
+            write_weights(self.train_alone(self.widths, state=self.file("discrete", ".pt")), path)
+        module = self.make(widths=self.widths)
+        module.load_state_dict(load_file(path))
+        return module.eval()
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """Template, full weights and groups of the discrete network."""
+        return bare_checkpoint(self.discrete, name=self.options.network)
+
+    def target(self, share: float) -> int:
+        """Parameters of a share of the full network."""
+        return int(share * self.params)
+
+    def schedule(self, *, rate: float | None = None) -> Schedule:
+        """Of training further: the run's rate, its seed apart from that of the first training."""
+        return replace(FINE_TUNING, seed=self.options.seed + 1000, peak_rate=rate or self.options.rate)
+
+    def train_alone(self, widths: Sequence[int], *, state: Path | None = None) -> nn.Module:
+        """A network of the given widths trained from scratch for the run's epochs, as the discrete one is."""
+        torch.manual_seed(self.options.seed)
+        module = self.make(widths=widths)
+        train_classifier_(
+            module,
+            self.data.train.images,
+            self.data.train.labels,
+            schedule=Schedule(seed=self.options.seed, epochs=self.options.epochs),
+            device=self.device,
+            bfloat16=self.options.bfloat16,
+            state_path=state,
+            progress=self.progress("from scratch"),
+        )
+        return module
+
+    def file(self, what: str, ending: str) -> Path:
+        """A file in the build folder that belongs to this network, seed and base."""
+        options = self.options
+        base = self.base_name.replace(" ", "-")
+        name = f"{options.network}-{'quick-' if options.quick else ''}s{options.seed}-{base}-{what}{ending}"
+        options.build.mkdir(parents=True, exist_ok=True)
+        return options.build / name
+
+    def wants(self, method: str) -> bool:
+        """Whether the user asked for this method."""
+        return not self.options.methods or method in self.options.methods
+
+    def row(self, method: str, share: float, measure: Callable[[], Json], **details: Any) -> Json:
+        """Measure one row, or take it from an earlier run.
+
+        Args:
+            method: name in the tables.
+            share: of the parameters.
+            measure: makes the row; see `found`.
+            details: whatever else decides the row, JSON values.
+        """
+        options = self.options
+        key = {
+            "network": options.network,
+            "method": method,
+            "share": share,
+            "seed": options.seed,
+            "base": self.base_name,
+            "test": options.with_test,
+            "quick": options.quick,
+            **details,
+        }
+        found = self.rows.measured(key, measure)
+        self.say(f"{method} at {100 * share:g} %: {describe(found)} {details or ''}")
+        return found
+
+    def judge(self, predict: Callable[[Part], float]) -> dict[str, float | None]:
+        """Accuracy on the validation images and, unless settings are tried, on the test images."""
+        test = self.data.test
+        return {"validation": predict(self.data.validation), "test": predict(test) if test else None}
+
+    def judge_module(self, module: nn.Module) -> dict[str, float | None]:
+        """`judge` of a module."""
+        return self.judge(lambda part: accuracy(module, part.images, part.labels))
+
+    def judge_logits(self, logits: Callable[[Tensor], Tensor]) -> dict[str, float | None]:
+        """`judge` of a function from pixels, shape `(n, 1, height, width)`, to logits, shape `(n, classes)`."""
+
+        def predict(part: Part) -> float:
+            found = logits(to_pixels(part.images)).argmax(1).cpu().numpy()
+            return float(np.mean(found == part.labels))
+
+        return self.judge(predict)
+
+    def found(self, module: nn.Module, *, seconds: float, again: bool = True) -> Json:
+        """A row of a module: size, accuracy as it comes and, where `again`, with BatchNorm statistics taken again."""
+        images = self.data.calibration_pixels()
+        return {
+            "params": exported_parameters(module),
+            "macs": count_macs(module, images[:1]),
+            "seconds": round(seconds, 3),
+            "raw": self.judge_module(module),
+            "reestimated": self.judge_module(reestimate_statistics(module, images)) if again else None,
+        }
+
+    def progress(self, what: str) -> Progress:
+        """Says every tenth of a training."""
+        last = -1
+        started = time.perf_counter()
+
+        def report(stage: str, share: float) -> None:
+            nonlocal last
+            if int(10 * share) > last:
+                last = int(10 * share)
+                self.say(f"{what}: {stage} ({100 * share:.0f} %, {time.perf_counter() - started:.0f} s)")
+
+        return report
+
+    def say(self, message: str) -> None:
+        """One line to the terminal."""
+        print(f"[{self.options.network} s{self.options.seed}] {message}", file=sys.stderr, flush=True)
+
+
+def describe(found: Mapping[str, Any]) -> str:
+    """Accuracies of a row in a few words; settings runs show those of the validation images."""
+    parts = []
+    for name in ("raw", "reestimated"):
+        if found.get(name):
+            value = found[name]["test"] if found[name]["test"] is not None else found[name]["validation"]
+            parts.append(f"{name} {100 * value:.2f} %")
+    return ", ".join(parts)

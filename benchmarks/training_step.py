@@ -1,0 +1,173 @@
+"""What a training step of an integral network costs beside the plain network: `python -m benchmarks.training_step`.
+
+A sandwich step runs the demo network at four sizes. The plain step runs, at the same four sizes, ordinary PyTorch
+networks of exactly those widths with BatchNorm. Both compute the same convolutions on the same batch, in the same
+precision and with the same loss, so the ratio is the price of sampling weights and of running the graph through
+`Program`. Rounds alternate and the smallest time of each part counts. The share of sampling inside the step is measured
+in the same run. Writes docs/results/training_step.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from inn_core.files import written_aside
+from inn_core.integral import IntegralNetwork
+from inn_core.kernel_sampler import KernelSampler
+from inn_core.trained import kernel_sampler
+
+CHECKPOINT = Path("models/checkpoints/fashion_resnet.inn")
+RESULTS = Path("docs/results/training_step.md")
+TARGET = 1.3
+SAMPLING_TARGET = 0.10
+BATCH = 128
+
+
+class PlainBlock(nn.Module):
+    """The basic block of the demo network with any widths."""
+
+    def __init__(self, entry: int, inner: int, out: int, *, stride: int, has_shortcut: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(entry, inner, 3, stride=stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, out, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out)
+        self.shortcut: nn.Module = nn.Identity()
+        if has_shortcut:
+            self.shortcut = nn.Sequential(nn.Conv2d(entry, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape `(batch, entry, height, width)` to `(batch, out, height / stride, width / stride)`."""
+        inner = torch.relu(self.norm1(self.conv1(x)))
+        return torch.relu(self.norm2(self.conv2(inner)) + self.shortcut(x))
+
+
+class PlainNetwork(nn.Module):
+    """The demo network at the sizes of a plan.
+
+    Args:
+        sizes: of the groups of the checkpoint, in its order.
+    """
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        super().__init__()
+        stage = [sizes["stem"], sizes["blocks.2.conv2"], sizes["blocks.4.conv2"]]
+        self.stem = nn.Conv2d(1, stage[0], 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(stage[0])
+        blocks = []
+        entry = stage[0]
+        for number in range(6):
+            out = stage[number // 2]
+            is_first = number in (2, 4)
+            inner = sizes[f"blocks.{number}.conv1"]
+            blocks.append(PlainBlock(entry, inner, out, stride=2 if is_first else 1, has_shortcut=is_first))
+            entry = out
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Linear(entry, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits of pixels."""
+        x = self.blocks(torch.relu(self.norm(self.stem(image))))
+        logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, write."""
+    options = _parser().parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    lines = [
+        "# Cost of a training step",
+        "",
+        f"One sandwich step of the demo network (four sizes, batch {BATCH}, forwards and backwards) over the same step of",
+        f"plain PyTorch networks of those widths; targets: ratio at most {TARGET}, sampling at most "
+        f"{100 * SAMPLING_TARGET:.0f} % of the step. Made by `python -m benchmarks.training_step`, torch "
+        f"{torch.__version__.partition('+')[0]}, {options.threads} threads, smallest of {options.rounds} alternating rounds.",
+        "",
+        "| sampler | precision | plain, ms | integral, ms | ratio | sampling, ms | share of the step |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for kind in ("nested", "kernel"):
+        for bfloat16 in (False, True):
+            lines.append(_measure(options.checkpoint, kind, bfloat16=bfloat16, rounds=options.rounds))
+            print(lines[-1], flush=True)
+    text = "\n".join(lines) + "\n"
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    with written_aside(options.output) as writer:
+        writer.write(text.encode())
+    return 0
+
+
+def _measure(checkpoint: Path, kind: str, *, bfloat16: bool, rounds: int) -> str:
+    network = IntegralNetwork.load(checkpoint)
+    if kind == "kernel":
+        sampler: KernelSampler = kernel_sampler(network.checkpoint)
+        network = IntegralNetwork(network.checkpoint, sampler=sampler)
+    network = network.to(memory_format=torch.channels_last).train()
+    sizes = [network.full_sizes, *network.sandwich()]
+    plain = [PlainNetwork(each).to(memory_format=torch.channels_last).train() for each in sizes]
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(BATCH, 1, 28, 28, generator=generator).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(10, (BATCH,), generator=generator)
+
+    def step(run: Callable[[int], Tensor]) -> None:
+        for index in range(len(sizes)):
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                logits = run(index)
+            torch.autograd.backward(functional.cross_entropy(logits.float(), labels))
+
+    def sample() -> None:
+        for each in sizes:
+            sampled = network.parts.sampled(network.sampler, each)
+            tensors = [*sampled.weights.values(), *sampled.scales.values(), *sampled.shifts.values()]
+            torch.autograd.backward(
+                [tensor for tensor in tensors if tensor.requires_grad],
+                [torch.ones_like(tensor) for tensor in tensors if tensor.requires_grad],
+            )
+
+    seconds = _alternate(
+        {
+            "plain": lambda: step(lambda index: plain[index](images)),
+            "integral": lambda: step(lambda index: network(images, sizes=sizes[index])),
+            "sampling": sample,
+        },
+        rounds=rounds,
+    )
+    ours, theirs, sampling = seconds["integral"], seconds["plain"], seconds["sampling"]
+    return (
+        f"| {kind} | {'bfloat16' if bfloat16 else 'float32'} | {1e3 * theirs:.0f} | {1e3 * ours:.0f} | "
+        f"{ours / theirs:.2f} | {1e3 * sampling:.1f} | {100 * sampling / ours:.1f} % |"
+    )
+
+
+def _alternate(parts: Mapping[str, Callable[[], None]], *, rounds: int) -> dict[str, float]:
+    """Smallest seconds of each part, after one unmeasured round."""
+    best = dict.fromkeys(parts, float("inf"))
+    for number in range(rounds + 1):
+        for name, part in parts.items():
+            start = time.perf_counter()
+            part()
+            if number:
+                best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training_step", description=__doc__.partition(":")[0])
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""The pipelines as a user runs them, on made-up images: every part measures, resumes, and says what it needs."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import alone
+from benchmarks.pipelines import rivals, run
+from benchmarks.pipelines.__main__ import main
+from benchmarks.pipelines.data import quick
+from benchmarks.pipelines.run import Options, Run
+from benchmarks.rivals.torch_pruning import Pruned, exported_parameters
+from benchmarks.rows import Rows
+
+Row = dict[str, Any]
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> list[str]:
+    places = ["--build", str(tmp_path / "build"), "--output", str(tmp_path / "pipelines.json")]
+    return ["--quick", "--no-bfloat16", *places]
+
+
+def rows_in(folder: Path) -> list[Row]:
+    rows: list[Row] = json.loads((folder / "pipelines.json").read_text())["rows"]
+    return rows
+
+
+def test_part_a_measures_the_discrete_network_and_the_same_trained_on(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--part", "A", "--seeds", "0", "1", *arguments]) == 0
+    rows = rows_in(tmp_path)
+    assert [(row["key"]["method"], row["key"]["seed"]) for row in rows] == [
+        ("discrete", 0),
+        ("discrete, trained on", 0),
+        ("discrete", 1),
+        ("discrete, trained on", 1),
+    ]
+    assert rows[1]["found"]["steps"] == 2
+    assert rows[0]["found"]["params"] == rows[1]["found"]["params"]
+    assert "### Full size" in capsys.readouterr().out
+    assert "### Full size" in (tmp_path / "pipelines.md").read_text()
+
+
+def test_a_second_run_trains_and_measures_nothing(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(["--part", "A", *arguments])
+    before = (tmp_path / "pipelines.json").read_bytes()
+    monkeypatch.setattr(run, "train_classifier_", None)
+    monkeypatch.setattr(run, "accuracy", None)
+    assert main(["--part", "A", *arguments]) == 0
+    assert (tmp_path / "pipelines.json").read_bytes() == before
+
+
+def test_a_settings_run_never_looks_at_the_test_images(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--part", "A", "--settings", *arguments]) == 0
+    assert all(row["found"]["raw"]["test"] is None for row in rows_in(tmp_path))
+    assert not (tmp_path / "pipelines.md").exists()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_network_trained_alone_is_within_its_size(arguments: list[str], tmp_path: Path) -> None:
+    assert alone.main(["--share", "0.5", *arguments]) == 0
+    (row,) = rows_in(tmp_path)
+    made = Options("fashion_resnet", quick=True)
+    module = Run(made, quick(with_test=False), Rows(tmp_path / "none.json"))
+    assert row["found"]["params"] <= module.params // 2
+    assert row["found"]["params"] == exported_parameters(module.make(widths=row["found"]["widths"]))
+
+
+def test_part_slimmable_trains_once_for_all_sizes(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--part", "slimmable", "--network", "nin", "--methods", "slimmable", *arguments]) == 0
+    rows = rows_in(tmp_path)
+    assert [row["key"]["share"] for row in rows] == [1.0, 0.5, 0.25]
+    assert len({row["found"]["shared_seconds"] for row in rows}) == 1
+    sizes = [row["found"]["params"] for row in rows]
+    assert sizes == sorted(sizes, reverse=True)
+    assert "| slimmable, statistics re-estimated |" in capsys.readouterr().out
+
+
+def test_part_b_cuts_and_folds(arguments: list[str], tmp_path: Path) -> None:
+    assert main(["--part", "B", "--network", "vgg", *arguments]) == 0
+    rows = rows_in(tmp_path)
+    assert {row["key"]["method"] for row in rows} == {"largest filters", "folding"}
+    assert sorted({row["key"]["share"] for row in rows}) == [0.5, 0.6, 0.7, 0.8, 0.9]
+    full = exported_parameters(run.NETWORKS["vgg"].make(widths=(8,) * 8))
+    assert all(row["found"]["params"] <= row["key"]["share"] * full for row in rows)
+
+
+def test_cost_needs_the_method_that_sets_the_goals(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit, match="no row of 'slimmable' with seed 0 was measured"):
+        main(["--part", "cost", *arguments])
+
+
+def test_fine_tuning_to_a_goal_counts_steps_and_says_whether_it_got_there(tmp_path: Path) -> None:
+    data = quick(with_test=True)
+    made = Run(Options("fashion_resnet", quick=True, bfloat16=False), data, Rows(tmp_path / "rows.json"))
+    torch.manual_seed(0)
+    module = made.make(widths=(4, 4, 4)).eval()
+    before = copy.deepcopy(module.state_dict())
+    pruned = Pruned(module, exported_parameters(module), 0, 3.0, True)
+    easy, hard = rivals.to_goal(made, pruned, 0.0), rivals.to_goal(made, pruned, 1.1)
+    assert (easy["steps"], easy["is_reached"]) == (0, True)
+    assert easy["seconds"] == pytest.approx(3.0)
+    assert not hard["is_reached"]
+    assert hard["seconds"] >= 3.0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
+def test_parts_of_the_data_do_not_overlap() -> None:
+    data = quick(with_test=True)
+    assert data.test is not None
+    parts = [{image.tobytes() for image in part.images} for part in (data.train, data.validation, data.test)]
+    assert [len(part) for part in parts] == [240, 60, 100]
+    assert not parts[0] & parts[1]
+    assert not (parts[0] | parts[1]) & parts[2]
+    assert {image.tobytes() for image in data.calibration.images} <= parts[0]
+    np.testing.assert_allclose(data.calibration_pixels().numpy()[:, 0] * 255, data.calibration.images, atol=1e-3)

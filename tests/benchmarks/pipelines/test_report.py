@@ -1,0 +1,132 @@
+"""The report shows what the rows say: picks by validation, spread over seeds, cost of many sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.pipelines.cost import goals
+from benchmarks.pipelines.report import tables, write_report
+
+Row = dict[str, Any]
+
+
+def row(
+    method: str,
+    share: float,
+    test: float,
+    *,
+    validation: float | None = None,
+    seed: int = 0,
+    again: float | None = None,
+    found: Row | None = None,
+    **details: Any,
+) -> Row:
+    raw = {"validation": test if validation is None else validation, "test": test}
+    reestimated = None if again is None else {"validation": again, "test": again}
+    key = {"network": "net", "method": method, "share": share, "seed": seed, "base": "16 epochs", "test": True}
+    measured = {"params": int(1000 * share), "macs": 5_000_000, "seconds": 1.0, "raw": raw, "reestimated": reestimated}
+    return {
+        "key": {**key, "quick": False, **details},
+        "found": {**measured, **(found or {})},
+        "environment": {"cores": 2},
+    }
+
+
+def test_seeds_are_averaged_and_their_spread_is_shown() -> None:
+    text = tables([row("discrete", 1.0, 0.90), row("discrete", 1.0, 0.92, seed=1)])
+    assert "| discrete | 91.00 ± 1.00 | 2 | 1,000 |" in text
+
+
+def test_both_readings_are_shown_with_sizes_once() -> None:
+    text = tables([row("folding", 0.5, 0.3, again=0.8), row("folding", 0.25, 0.1, again=0.6)])
+    assert "|  | 50 % | 25 % |" in text
+    assert "| folding | 30.00 | 10.00 |" in text
+    assert "| folding, statistics re-estimated | 80.00 | 60.00 |" in text
+    assert text.count("500, 5.00 | 250, 5.00") == 1
+
+
+def test_the_best_setting_is_picked_on_validation_and_shown_on_test() -> None:
+    rows = [
+        row("Torch-Pruning", 0.5, 0.80, validation=0.70, setting="A"),
+        row("Torch-Pruning", 0.5, 0.75, validation=0.72, setting="B"),
+    ]
+    assert "| Torch-Pruning | 75.00 |" in tables(rows)
+    assert "| Torch-Pruning | 72.00 |" in tables(rows, on="validation")
+
+
+def test_steps_are_named_where_they_differ() -> None:
+    rows = [row("Torch-Pruning", 0.5, 0.5, steps=0), row("Torch-Pruning", 0.5, 0.9, steps=1000)]
+    text = tables(rows)
+    assert "| Torch-Pruning, 0 steps | 50.00 |" in text
+    assert "| Torch-Pruning, 1,000 steps | 90.00 |" in text
+    assert "| Torch-Pruning | 90.00 |" in tables(rows[1:])
+
+
+def test_weights_of_each_seed_are_one_series() -> None:
+    rows = [row("discrete", 1.0, 0.9), row("discrete", 1.0, 0.92, seed=1)]
+    rows[0]["key"]["base"], rows[1]["key"]["base"] = "0123456789ab", "ba9876543210"
+    assert "| discrete | 91.00 ± 1.00 |" in tables(rows)
+
+
+def test_a_missed_size_is_marked() -> None:
+    assert "| Torch-Pruning | 50.00* |" in tables([row("Torch-Pruning", 0.5, 0.5, found={"is_hit": False})])
+
+
+def test_methods_with_other_shares_have_a_table_of_their_own() -> None:
+    text = tables([row("b", 0.9, 0.9), row("b", 0.5, 0.9), row("c", 0.81, 0.8), row("c", 0.25, 0.8)])
+    assert "### At 90 % to 50 % of the parameters" in text
+    assert "### At 81 % to 25 % of the parameters" in text
+
+
+def test_goals_are_validation_accuracies_of_the_longest_training() -> None:
+    rows = [
+        row("slimmable", 1.0, 0.9, steps=5, found={"shared_steps": 5}),
+        row("slimmable", 0.5, 0.9, validation=0.6, steps=5, found={"shared_steps": 5}),
+        row("slimmable", 0.5, 0.9, again=0.8, steps=9, found={"shared_steps": 9}),
+        row("slimmable", 0.25, 0.9, validation=0.5, steps=9, found={"shared_steps": 9}),
+        row("slimmable", 0.12, 0.9, seed=1, steps=9, found={"shared_steps": 9}),
+    ]
+    assert goals(rows, "net", "slimmable", 0, "16 epochs") == {0.5: 0.8, 0.25: 0.5}
+    assert goals(rows, "net", "slimmable", 0, "4 epochs") == {}
+
+
+def cost_rows(*, is_reached: bool) -> list[Row]:
+    """One training for all sizes; a rival whose cost is linear in the logarithm of the share."""
+    rows = [row("slimmable", 0.5, 0.9, steps=100, found={"shared_seconds": 50.0, "shared_steps": 100, "seconds": 0.5})]
+    for share in (1 / 2, 1 / 4, 1 / 8):
+        steps = round(-100 * np.log2(share))
+        found = {"steps": steps, "seconds": steps / 10, "is_reached": is_reached}
+        rows.append(row("Torch-Pruning to the goal", share, 0.9, goal=0.9, goal_method="slimmable", found=found))
+    return rows
+
+
+def test_cost_of_many_sizes() -> None:
+    text = tables(cost_rows(is_reached=True))
+    # one size: 1/4 of the parameters, 200 steps; n sizes between 1/2 and 1/8: 200 steps on average
+    assert "| slimmable, 100 steps | 50 s, 100 | 52 s, 100 | 58 s, 100 | 82 s, 100 |" in text
+    expected = "| 20 s, 200 | 80 s, 800 | 320 s, 3,200 | 1,280 s, 12,800 |"
+    assert f"Torch-Pruning as good as slimmable {expected}" in text
+    assert "| seed 0 | 90.00, 90.00, 100 | 90.00, 90.00, 200 | 90.00, 90.00, 300 |" in text
+
+
+def test_a_goal_that_was_not_reached_is_marked() -> None:
+    text = tables(cost_rows(is_reached=False))
+    assert "| > 20 s, 200 |" in text
+    assert "90.00, not 90.00, 100" in text
+
+
+def test_files_are_written_and_settings_runs_are_left_out(tmp_path: Path) -> None:
+    tried = row("only tried", 0.5, 0.5)
+    tried["key"]["test"] = False
+    rows = [row("folding", 0.5, 0.3), row("folding", 0.25, 0.1), tried]
+    text = write_report(rows, tmp_path / "out" / "pipelines.json")
+    assert "only tried" not in text
+    assert (tmp_path / "out" / "pipelines.md").read_text() == text
+    assert (tmp_path / "out" / "pipelines-net.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_rows_make_an_empty_report(tmp_path: Path) -> None:
+    assert write_report([], tmp_path / "pipelines.json").startswith("# The pipelines")
