@@ -3,7 +3,7 @@
 waifu2x (pretrained, imported as it is) and the small EDSR of `models.recipes.edsr` (trained on photographs, by this
 command when its files are missing) at 100, 75, 50 and 25 % of their parameters, `refined` and `instant`, beside bicubic
 interpolation. What is measured is what a user gets: every size is exported, and ONNX Runtime runs the file on whole
-photographs that neither training nor calibration saw.
+photographs that neither calibration nor the training done here saw.
 
 PSNR is that of the luma (Y of BT.601) of 8-bit images, 2 pixels of border left out, the mean of the photographs'
 decibels; RGB is in the JSON. Small images are made by Pillow's bicubic filter.

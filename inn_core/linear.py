@@ -134,9 +134,9 @@ def input_rows(
         chosen = patches[at]
     chosen = chosen.reshape(samples, channels, chosen.shape[2], -1)
     groups = int(node.attributes.get("group", 1))
-    taps = chosen.shape[-1]
-    blocks = chosen.reshape(samples, groups, channels // groups, -1, taps).permute(1, 0, 3, 2, 4)
-    return blocks.reshape(groups, -1, channels // groups * taps)
+    n_taps = chosen.shape[-1]
+    blocks = chosen.reshape(samples, groups, channels // groups, -1, n_taps).permute(1, 0, 3, 2, 4)
+    return blocks.reshape(groups, -1, channels // groups * n_taps)
 
 
 def output_rows(node: Node, output: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:

@@ -29,7 +29,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(batch, channels, height, width)` to the same shape."""
-        return x + self.conv2(torch.relu(self.conv1(x)))
+        changed: Tensor = x + self.conv2(torch.relu(self.conv1(x)))
+        return changed
 
 
 class SmallEdsr(nn.Module):

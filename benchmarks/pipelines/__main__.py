@@ -8,8 +8,9 @@
     --part cost       seconds and steps until Torch-Pruning is as accurate as `--goal` at each size
     --part report     tables and plots of what was measured so far; the other parts write them, too
 
-Every run trains on 55,000 images, chooses settings on 5,000 others and measures the 10,000 test images once for each
-row; `--settings` leaves the test images alone and writes no report. Rows go to docs/results/pipelines.json as they are
+Every run trains on the 60,000 training images and measures the 10,000 test images once for each row; `--settings` tries
+settings instead: it trains on 55,000 of them, measures the 5,000 others, leaves the test images alone and writes no
+report. Rows go to docs/results/pipelines.json as they are
 measured, weights to build/pipelines; a run that was stopped goes on with the next row. Parameters are counted as in the
 ONNX file, BatchNorm folded. Parts C and cost need the package `torch-pruning` (`pip install --no-deps
 torch-pruning==1.6.1`), which is no dependency of this project; `--methods` leaves it out.

@@ -38,7 +38,7 @@ class Data:
 
     Attributes:
         train: gradient steps see these.
-        validation: settings are chosen on these; training never sees them.
+        validation: settings are chosen on these; a run that tries settings never trains on them.
         test: reported; None in a run that only tries settings.
         calibration: a thousand of the training images, for statistics.
     """
@@ -58,7 +58,7 @@ class Data:
 
 
 def load(folder: Path, *, with_test: bool) -> Data:
-    """Fashion-MNIST: 55,000 images to train on, 5,000 to choose on, 10,000 to report."""
+    """Fashion-MNIST: 60,000 images to train on and 10,000 to report, or 55,000 and 5,000 others to try settings."""
     test = Part(*fashion_mnist("test", folder=folder)) if with_test else None
     return _split(Part(*fashion_mnist("train", folder=folder)), HELD_OUT, CALIBRATION, test)
 
@@ -70,7 +70,7 @@ def quick(*, with_test: bool) -> Data:
 
 def _split(train: Part, held_out: int, calibration: int, test: Part | None) -> Data:
     order = np.random.default_rng([SPLIT_SEED, 2]).permutation(len(train.images))
-    kept = np.sort(order[held_out:])
+    kept = np.sort(order[held_out:] if test is None else order)
     chosen = np.sort(np.random.default_rng([SPLIT_SEED, 1]).choice(kept, size=calibration, replace=False))
     return Data(train.take(kept), train.take(order[:held_out]), test, train.take(chosen))
 

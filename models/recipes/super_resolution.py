@@ -20,7 +20,7 @@ from torch.nn import functional
 from inn_core.files import written_aside
 from inn_core.progress import Progress, no_progress
 from models.photographs import halved
-from models.recipes.classifier import TrainingStateError
+from models.recipes.classifier import TrainingStateError, lay_out_
 from models.upscaling import SCALE, to_pixels
 
 ByteArray = NDArray[np.uint8]
@@ -43,7 +43,7 @@ class PatchSchedule:
     """
 
     seed: int = 0
-    steps: int = 1500
+    steps: int = 4000
     batch_patches: int = 16
     side: int = 24
     peak_rate: float = 1e-3
@@ -84,7 +84,7 @@ def train_upscaler_(
     pairs = [(halved(image), image) for image in images]
     optimizer = torch.optim.Adam(module.parameters(), lr=0.0, betas=(0.9, 0.99))
     first_step = _restore_(module, optimizer, schedule, state_path, device)
-    module.to(memory_format=torch.channels_last)  # a third faster on processors
+    lay_out_(module, torch.channels_last)  # a step takes a third less on processors
     module.train()
     losses: list[float] = []
     for step in range(first_step, schedule.steps):
@@ -105,7 +105,7 @@ def train_upscaler_(
             if after_state is not None:
                 after_state(done, float(np.mean(losses)))
             losses = []
-    module.to(memory_format=torch.contiguous_format)
+    lay_out_(module, torch.contiguous_format)
     module.eval()
 
 

