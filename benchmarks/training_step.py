@@ -23,6 +23,7 @@ from inn_core.files import written_aside
 from inn_core.integral import IntegralNetwork
 from inn_core.kernel_sampler import KernelSampler
 from inn_core.trained import kernel_sampler
+from models.recipes.classifier import lay_out_
 
 CHECKPOINT = Path("models/checkpoints/fashion_resnet.inn")
 RESULTS = Path("docs/results/training_step.md")
@@ -87,10 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lines = [
         "# Cost of a training step",
         "",
-        f"One sandwich step of the demo network (four sizes, batch {BATCH}, forwards and backwards) over the same step of",
-        f"plain PyTorch networks of those widths; targets: ratio at most {TARGET}, sampling at most "
-        f"{100 * SAMPLING_TARGET:.0f} % of the step. Made by `python -m benchmarks.training_step`, torch "
-        f"{torch.__version__.partition('+')[0]}, {options.threads} threads, smallest of {options.rounds} alternating rounds.",
+        f"One sandwich step of the demo network (four sizes, batch {BATCH}, forwards and backwards) over the same",
+        "step of plain PyTorch networks of those widths. Targets: ratio at most "
+        f"{TARGET}, sampling at most {100 * SAMPLING_TARGET:.0f} % of the step.",
+        f"Made by `python -m benchmarks.training_step`, torch {torch.__version__.partition('+')[0]}, "
+        f"{options.threads} threads, smallest of {options.rounds} alternating rounds.",
         "",
         "| sampler | precision | plain, ms | integral, ms | ratio | sampling, ms | share of the step |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -111,9 +113,11 @@ def _measure(checkpoint: Path, kind: str, *, bfloat16: bool, rounds: int) -> str
     if kind == "kernel":
         sampler: KernelSampler = kernel_sampler(network.checkpoint)
         network = IntegralNetwork(network.checkpoint, sampler=sampler)
-    network = network.to(memory_format=torch.channels_last).train()
+    lay_out_(network.train(), torch.channels_last)
     sizes = [network.full_sizes, *network.sandwich()]
-    plain = [PlainNetwork(each).to(memory_format=torch.channels_last).train() for each in sizes]
+    plain = [PlainNetwork(each).train() for each in sizes]
+    for module in plain:
+        lay_out_(module, torch.channels_last)
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(BATCH, 1, 28, 28, generator=generator).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(10, (BATCH,), generator=generator)

@@ -1,7 +1,7 @@
 """The pipelines of the paper on Fashion-MNIST, beside every rival, by the same rules: `python -m benchmarks.pipelines`.
 
-    --part A          the discrete network, and the same trained on (full size)
-    --part B          10 to 50 % of the parameters removed, without fine-tuning
+    --part A          full size: the discrete network, trained on, and integral networks from it and from scratch
+    --part B          10 to 50 % of the parameters removed, without fine-tuning: partitions, folding
     --part C          81 to 6.4 % of the parameters: Torch-Pruning, folding
     --part slimmable  one slimmable network, at the sizes of C
     --part alone      a network of each size of C trained from scratch
@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.pipelines import baselines, data, rivals
+from benchmarks.pipelines import baselines, data, integral, rivals
 from benchmarks.pipelines.cost import goals
 from benchmarks.pipelines.networks import NETWORKS
 from benchmarks.pipelines.report import write_report
@@ -47,11 +47,13 @@ QUICK = Options("", epochs=1, steps=(0, 2), shares=(0.5, 0.25))
 def part_a(run: Run) -> None:
     """Full size."""
     baselines.discrete(run)
+    integral.pipeline_a(run)
 
 
 def part_b(run: Run) -> None:
     """Moderate removal without fine-tuning."""
     baselines.largest_filters(run, REMOVED_SHARES)
+    integral.pipeline_b(run, REMOVED_SHARES)
     rivals.fold(run, REMOVED_SHARES)
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks import alone
-from benchmarks.pipelines import rivals, run
+from benchmarks.pipelines import integral, rivals, run
 from benchmarks.pipelines.__main__ import main
 from benchmarks.pipelines.data import quick
 from benchmarks.pipelines.run import Options, Run
@@ -39,13 +39,12 @@ def test_part_a_measures_the_discrete_network_and_the_same_trained_on(
     assert main(["--part", "A", "--seeds", "0", "1", *arguments]) == 0
     rows = rows_in(tmp_path)
     assert [(row["key"]["method"], row["key"]["seed"]) for row in rows] == [
-        ("discrete", 0),
-        ("discrete, trained on", 0),
-        ("discrete", 1),
-        ("discrete, trained on", 1),
+        (method, seed)
+        for seed in (0, 1)
+        for method in ("discrete", "discrete, trained on", "integral from discrete", "integral from scratch")
     ]
     assert rows[1]["found"]["steps"] == 2
-    assert rows[0]["found"]["params"] == rows[1]["found"]["params"]
+    assert len({row["found"]["params"] for row in rows}) == 1
     assert "### Full size" in capsys.readouterr().out
     assert "### Full size" in (tmp_path / "pipelines.md").read_text()
 
@@ -91,10 +90,14 @@ def test_part_slimmable_trains_once_for_all_sizes(
     assert "| slimmable, statistics re-estimated |" in capsys.readouterr().out
 
 
-def test_part_b_cuts_and_folds(arguments: list[str], tmp_path: Path) -> None:
+def test_part_b_cuts_samples_kernels_and_folds(arguments: list[str], tmp_path: Path) -> None:
     assert main(["--part", "B", "--network", "vgg", *arguments]) == 0
     rows = rows_in(tmp_path)
-    assert {row["key"]["method"] for row in rows} == {"largest filters", "folding"}
+    assert {row["key"]["method"] for row in rows} == {
+        "largest filters",
+        "folding",
+        *(f"integral, {kind} partition, {order}" for kind in ("uniform", "tuned") for order in integral.ORDERS),
+    }
     assert sorted({row["key"]["share"] for row in rows}) == [0.5, 0.6, 0.7, 0.8, 0.9]
     full = exported_parameters(run.NETWORKS["vgg"].make(widths=(8,) * 8))
     assert all(row["found"]["params"] <= row["key"]["share"] * full for row in rows)
@@ -120,12 +123,20 @@ def test_fine_tuning_to_a_goal_counts_steps_and_says_whether_it_got_there(tmp_pa
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
 
 
-def test_parts_of_the_data_do_not_overlap() -> None:
+def test_settings_are_judged_on_images_that_are_not_trained_on() -> None:
+    data = quick(with_test=False)
+    assert data.test is None
+    trained, judged = ({image.tobytes() for image in part.images} for part in (data.train, data.validation))
+    assert (len(trained), len(judged)) == (240, 60)
+    assert not trained & judged
+
+
+def test_a_report_trains_on_all_training_images_and_never_on_test_images() -> None:
     data = quick(with_test=True)
     assert data.test is not None
     parts = [{image.tobytes() for image in part.images} for part in (data.train, data.validation, data.test)]
-    assert [len(part) for part in parts] == [240, 60, 100]
-    assert not parts[0] & parts[1]
-    assert not (parts[0] | parts[1]) & parts[2]
+    assert [len(part) for part in parts] == [300, 60, 100]
+    assert parts[1] <= parts[0]
+    assert not parts[0] & parts[2]
     assert {image.tobytes() for image in data.calibration.images} <= parts[0]
     np.testing.assert_allclose(data.calibration_pixels().numpy()[:, 0] * 255, data.calibration.images, atol=1e-3)

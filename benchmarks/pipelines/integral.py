@@ -1,0 +1,213 @@
+"""Rows of integral networks: the paper's pipelines A and B, on kernels.
+
+A trains kernels at random partitions (Algorithm 1) and looks at the full size. B leaves the weights alone: kernels of
+the trained network are sampled at uniform or tuned partitions, with channels in the smoothing order or as they are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from benchmarks.pipelines.networks import bare_checkpoint
+from benchmarks.pipelines.run import Run
+from benchmarks.rivals.uniform import uniform_widths
+from benchmarks.rows import Json
+from inn_core.cost import PATH_UNITS, CostModel
+from inn_core.draws import Sizes
+from inn_core.integral import IntegralNetwork
+from inn_core.kernel_sampler import KernelSampler
+from inn_core.network import Checkpoint
+from inn_core.normalisation import Moments
+from inn_core.partition_tuning import STEPS, tune_partitions_
+from inn_core.path import build_path
+from inn_core.smoothing import smoothing_orders
+from inn_core.training import Batch, SizeTraining, train_sizes_
+from models.recipes.classifier import Schedule, augmented_batches, lay_out_, to_pixels
+
+FROM_DISCRETE = "integral from discrete"
+FROM_SCRATCH = "integral from scratch"
+ORDERS = ("smoothing order", "channels as they are")
+SMALLEST = 0.25
+"""Share of the parameters down to which pipeline A draws partitions."""
+
+TUNING_BATCH = 64
+CHUNK = 250
+
+
+def pipeline_a(run: Run) -> None:
+    """Integral networks at full size: from the discrete network, and from random weights."""
+    steps = max(run.options.steps)
+    if run.wants(FROM_DISCRETE) and steps:
+        run.row(FROM_DISCRETE, 1.0, partial(_from_discrete, run, steps), steps=steps, rate=run.options.rate)
+    if run.wants(FROM_SCRATCH):
+        run.row(FROM_SCRATCH, 1.0, partial(_from_scratch, run), epochs=run.options.epochs)
+
+
+def pipeline_b(run: Run, shares: Sequence[float]) -> None:
+    """Sizes with the same share of every group, without any change to a weight."""
+    for order in ORDERS:
+        for tuned in (False, True):
+            method = f"integral, {'tuned' if tuned else 'uniform'} partition, {order}"
+            if run.wants(method):
+                for share in shares:
+                    run.row(method, share, partial(_sampled, run, share, order, tuned=tuned))
+
+
+def _sampled(run: Run, share: float, order: str, *, tuned: bool) -> Json:
+    """A row of pipeline B; `raw` matches no statistics, `reestimated` those of every normalised node."""
+    checkpoint = calibrated(run)
+    sizes = uniform_sizes(checkpoint, run.target(share))
+    readings: dict[str, dict[str, float | None]] = {}
+    started = time.perf_counter()
+    for reading, normalise in (("raw", False), ("reestimated", True)):
+        sampler = KernelSampler(checkpoint, _orders(checkpoint, order))
+        network = IntegralNetwork(checkpoint, sampler=sampler, normalise=normalise)
+        if tuned:
+            steps = 2 if run.options.quick else STEPS
+            tune_partitions_(network, [sizes], _Calibration(run), steps=steps, bfloat16=run.options.bfloat16)
+        chunks = _chunks(run)
+        moments = network.moments(sizes, chunks)
+        readings[reading] = run.judge_logits(partial(_logits, network, sizes, moments))
+    cost = CostModel.of(checkpoint)
+    row = cost.to_row(sizes)
+    return {
+        "params": int(cost.evaluate("params", row)[0]),
+        "macs": int(cost.evaluate("macs", row)[0]),
+        "seconds": round(time.perf_counter() - started, 3),
+        **readings,
+    }
+
+
+def _from_discrete(run: Run, steps: int) -> Json:
+    checkpoint = calibrated(run)
+    steps_per_epoch = len(_Images(run, 0))
+    epochs = max(1, round(steps / steps_per_epoch))
+    settings = SizeTraining(epochs=epochs, peak_rate=run.options.rate, bfloat16=run.options.bfloat16)
+    return _trained(run, checkpoint, settings, seed=run.options.seed + 1000)
+
+
+def _from_scratch(run: Run) -> Json:
+    torch.manual_seed(run.options.seed)
+    module = run.make(widths=run.widths).train()
+    module(run.data.calibration_pixels())  # statistics of their own, so that BatchNorm leaves a bias when it is folded
+    module.eval()
+    checkpoint = calibrated(run, bare_checkpoint(module, name=run.options.network))
+    schedule = Schedule()
+    settings = SizeTraining(
+        epochs=run.options.epochs,
+        peak_rate=schedule.peak_rate,
+        warmup_share=schedule.warmup_share,
+        weight_decay=schedule.weight_decay,
+        bfloat16=run.options.bfloat16,
+    )
+    return _trained(run, checkpoint, settings, seed=run.options.seed)
+
+
+def _trained(run: Run, checkpoint: Checkpoint, settings: SizeTraining, *, seed: int) -> Json:
+    """Train kernels at random partitions, then measure the full size with statistics of the calibration images."""
+    sampler = KernelSampler(checkpoint, smoothing_orders(checkpoint, seed=seed))
+    network = IntegralNetwork(checkpoint, sampler=sampler, smallest=SMALLEST, independent=1.0, seed=seed)
+    lay_out_(network, torch.channels_last)
+    started = time.perf_counter()
+    batches = _Images(run, seed)
+    train_sizes_(
+        network, batches, settings=settings, task_loss=_task_loss, progress=run.progress("kernels at random partitions")
+    )
+    seconds = time.perf_counter() - started
+    full = network.full_sizes
+    moments = network.moments(full, _chunks(run))
+    cost = CostModel.of(checkpoint)
+    return {
+        "params": int(cost.evaluate("params", cost.full()[None])[0]),
+        "macs": int(cost.evaluate("macs", cost.full()[None])[0]),
+        "seconds": round(seconds, 3),
+        "raw": run.judge_logits(partial(_logits, network, full, moments)),
+        "reestimated": None,
+    }
+
+
+def calibrated(run: Run, bare: Checkpoint | None = None) -> Checkpoint:
+    """A bare checkpoint, by default that of the discrete network, with calibration images and size paths.
+
+    All groups shrink alike along the paths.
+    """
+    bare = bare or run.checkpoint
+    curves = {group.name: np.linspace(1.0, 0.0, group.size + 1) for group in bare.structure.groups}
+    cost = CostModel.of(bare)
+    return replace(
+        bare,
+        orders={group.name: np.arange(group.size) for group in bare.structure.groups},
+        curves=curves,
+        paths={unit: build_path(cost, curves, unit=unit) for unit in PATH_UNITS},
+        calibration={"image": run.data.calibration_pixels().numpy()},
+    )
+
+
+def uniform_sizes(checkpoint: Checkpoint, target: int) -> Sizes:
+    """The largest sizes with equal shares of every group and at most `target` parameters."""
+    cost = CostModel.of(checkpoint)
+    names = [group.name for group in checkpoint.structure.groups]
+
+    def params(sizes: tuple[int, ...]) -> int:
+        return int(cost.evaluate("params", cost.to_row(dict(zip(names, sizes, strict=True))))[0])
+
+    full = [group.size for group in checkpoint.structure.groups]
+    return dict(zip(names, uniform_widths(full, target, cost=params), strict=True))
+
+
+def _orders(checkpoint: Checkpoint, order: str) -> Mapping[str, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    if order == ORDERS[0]:
+        return smoothing_orders(checkpoint)
+    return {group.name: np.arange(group.size) for group in checkpoint.structure.groups}
+
+
+def _logits(network: IntegralNetwork, sizes: Sizes, moments: Mapping[str, Moments], pixels: Tensor) -> Tensor:
+    chunks = [{"image": part} for part in pixels.split(CHUNK)]
+    (logits,) = network.outputs(sizes, chunks, moments).values()
+    return logits
+
+
+def _chunks(run: Run) -> list[dict[str, Tensor]]:
+    return [{"image": part} for part in run.data.calibration_pixels().split(CHUNK)]
+
+
+def _task_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return functional.cross_entropy(logits.float(), labels, label_smoothing=Schedule.label_smoothing)
+
+
+class _Images:
+    """All training images, augmented."""
+
+    def __init__(self, run: Run, seed: int) -> None:
+        self._part = run.data.train
+        self._schedule = Schedule(seed=seed)
+
+    def __len__(self) -> int:
+        return -(-len(self._part.images) // self._schedule.batch_images)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        for pixels, labels in augmented_batches(self._part.images, self._part.labels, self._schedule, number):
+            yield (pixels.contiguous(memory_format=torch.channels_last),), labels
+
+
+class _Calibration:
+    """Calibration images in small batches; labels are not looked at."""
+
+    def __init__(self, run: Run) -> None:
+        self._images = run.data.calibration.images
+
+    def __len__(self) -> int:
+        return max(1, len(self._images) // TUNING_BATCH)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        order = np.random.default_rng([number, 4]).permutation(len(self._images))
+        for index in range(len(self)):
+            yield (to_pixels(self._images[order[index * TUNING_BATCH : (index + 1) * TUNING_BATCH]]),), None
