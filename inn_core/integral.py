@@ -22,6 +22,7 @@ from inn_core.divergence import mean_divergence
 from inn_core.draws import SMALLEST_SHARE, SizeDraws, Sizes
 from inn_core.errors import InvalidBudgetError, InvalidInputError, StatisticsMissingError
 from inn_core.graph.program import Program
+from inn_core.kernel_parameters import Written
 from inn_core.network import Checkpoint
 from inn_core.normalisation import Moments, measure_moments, normalise_batch
 from inn_core.plan import Budget, Plan, choose_plan
@@ -45,7 +46,7 @@ class IntegralNetwork(nn.Module):
     Args:
         checkpoint: an imported or trained network; its arrays are copied, so it stays as it is.
         sampler: how a size is taken from the parameters; that of the checkpoint by default, and nested where it was
-            never trained.
+            never trained. Statistics that the checkpoint keeps are used only without this argument.
         normalise: whether convolutions are normalised. Leave it out for networks that were designed without
             BatchNorm, such as super-resolution.
         smallest: share of the parameters of the smallest size that `sample_sizes` and `sandwich` draw.
@@ -81,10 +82,10 @@ class IntegralNetwork(nn.Module):
         self.sizes: Sizes = self._draws.full
         self._programs: dict[tuple[object, ...], Program] = {}
         self._statistics: SizeStatistics | None = None
-        self._measured_version = -1
+        self._measured: Written | None = None
         self.register_buffer("draws_taken", torch.zeros((), dtype=torch.int64))
         self.parts, statistics = read_parameters(checkpoint, normalise=normalise)
-        if statistics is not None:
+        if statistics is not None and sampler is None:
             self._keep_(statistics)
 
     @classmethod
@@ -139,6 +140,8 @@ class IntegralNetwork(nn.Module):
             InvalidBudgetError, BudgetUnreachableError: see `choose_plan`.
             InvalidInputError: a size is missing or impossible.
         """
+        if sizes is not None and (params, macs, size_bytes) != (None, None, None):
+            raise InvalidBudgetError("give sizes or a budget, not both")
         if sizes is None:
             sizes = self.plan(params=params, macs=macs, size_bytes=size_bytes).sizes
         self.sizes = self._checked(sizes)
@@ -213,6 +216,8 @@ class IntegralNetwork(nn.Module):
             )
         return self._statistics
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def measure_(self, *samples: Tensor) -> SizeStatistics:
         """Measure the normalisation statistics of every size, at knots along the size paths.
 
@@ -223,6 +228,10 @@ class IntegralNetwork(nn.Module):
         Raises:
             StatisticsMissingError: there are no samples.
         """
+        if not self.parts.nodes:
+            statistics = self._without_moments()
+            self._keep_(statistics)
+            return statistics
         chunks = statistics_chunks(self.checkpoint, samples, self._device())
         judged = chunks[: max(1, len(chunks) // 2)]
         full = self.full_sizes
@@ -242,6 +251,10 @@ class IntegralNetwork(nn.Module):
         )
         self._keep_(statistics)
         return statistics
+
+    def forget_statistics_(self) -> None:
+        """Forget what `measure_` found; to be called by whoever changes how sizes are sampled."""
+        self._statistics, self._measured = None, None
 
     def moments(self, sizes: Sizes, chunks: Chunks) -> dict[str, Moments]:
         """Exact moments of the normalised nodes at a size, over samples in chunks by graph input."""
@@ -265,11 +278,10 @@ class IntegralNetwork(nn.Module):
         """A network with parameters of its own; the checkpoint, which never changes, is shared."""
         memo[id(self.checkpoint)] = self.checkpoint
         memo[id(self._draws)] = self._draws
-        memo[id(self.sampler)] = self.sampler
         twin = self.__class__.__new__(self.__class__)
         memo[id(self)] = twin
         twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))  # type: ignore[no-untyped-call]
-        twin._measured_version = twin.parts.version() if self._is_measured() else -1
+        twin._measured = twin.parts.written() if self._is_measured() else None
         return twin
 
     def _run_training(self, program: Program, sizes: Sizes, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -290,10 +302,11 @@ class IntegralNetwork(nn.Module):
         sizes = self.full_sizes if sizes is None else sizes
         structure = self.checkpoint.structure
         fixed = not structure.constants and not structure.attributes
-        key = (self._device(), *(() if fixed else sizes.values()))
+        key = (self._device(), *(() if fixed else (sizes[name] for name in self.full_sizes)))
         program = self._programs.pop(key, None)
         if program is None:
-            program = Program(resize_template(self.checkpoint, sizes), device=self._device())
+            with torch.inference_mode(False):  # it is kept, and training may need it next
+                program = Program(resize_template(self.checkpoint, sizes), device=self._device())
         self._programs[key] = program  # the most recently used last
         while len(self._programs) > _PROGRAMS_KEPT:
             del self._programs[next(iter(self._programs))]
@@ -315,10 +328,19 @@ class IntegralNetwork(nn.Module):
         return {name: int(sizes[name]) for name in self.full_sizes}
 
     def _is_measured(self) -> bool:
-        return self._measured_version == self.parts.version()
+        return self._measured is not None and self.parts.is_unchanged(self._measured)
 
     def _keep_(self, statistics: SizeStatistics) -> None:
-        self._statistics, self._measured_version = statistics, self.parts.version()
+        self._statistics, self._measured = statistics, self.parts.written()
+
+    def _without_moments(self) -> SizeStatistics:
+        return place_knots(
+            self.checkpoint,
+            smallest=self.smallest_sizes,
+            measure=lambda _: {},
+            difference=lambda *_: 0.0,
+            interpolate=lambda *_: {},
+        )
 
 
 class SizedView:

@@ -6,7 +6,7 @@ the moments of that size, they are the weights of a discrete model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,19 @@ from torch import Tensor, nn
 from inn_core.graph.axis import Axis, axis_size
 from inn_core.normalisation import Moments, NormalisedNode, fold
 from inn_core.sampler import Sampler, Sizes
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """What tells that parameters were written since.
+
+    Attributes:
+        versions: of every parameter, with its identity: operations in place count up.
+        values: vectors and the first part of everything else, for fused optimizers and writes to `.data` do not.
+    """
+
+    versions: tuple[tuple[int, int], ...]
+    values: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,7 @@ class KernelParameters(nn.Module):
         nodes: the normalised nodes; their biases are no parameters, for the shift does their work.
         axes: of every weight.
         integrated: position of the axis that a weight is integrated over, by name.
+        constants: weights that are not trained: bounds, scales of a resize.
     """
 
     def __init__(
@@ -51,19 +65,20 @@ class KernelParameters(nn.Module):
         nodes: Sequence[NormalisedNode],
         axes: Mapping[str, tuple[Axis, ...]],
         integrated: Mapping[str, int],
+        constants: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.nodes = tuple(nodes)
         self._axes = axes
         self._integrated = integrated
-        self._biases = {node.bias for node in nodes}
+        self._biases = {node.bias: node.weight for node in nodes}
         self._names = _attribute_names(weights)
         self.kernels = nn.ParameterDict()
         self.scales = nn.ParameterDict()
         self.shifts = nn.ParameterDict()
         for name, weight in weights.items():
             if name not in self._biases:
-                self.kernels[self._names[name]] = nn.Parameter(weight)
+                self.kernels[self._names[name]] = nn.Parameter(weight, requires_grad=name not in constants)
         for node in nodes:
             self.scales[self._names[node.weight]] = nn.Parameter(scales[node.weight])
             self.shifts[self._names[node.weight]] = nn.Parameter(shifts[node.weight])
@@ -93,7 +108,7 @@ class KernelParameters(nn.Module):
             for name in self._names:
                 if name in self._biases:
                     length = axis_size(self._axes[name][0], sizes)
-                    weights[name] = torch.zeros(length, dtype=first.dtype, device=first.device)
+                    weights[name] = self.kernel(self._biases[name]).new_zeros(length)
                     continue
                 sized = sampler.sized(self.kernel(name), self._axes[name], sizes, integrated=self._integrated.get(name))
                 weights[name] = sized.contiguous(memory_format=torch.channels_last) if sized.ndim == 4 else sized
@@ -116,18 +131,37 @@ class KernelParameters(nn.Module):
             )
         return weights
 
-    def version(self) -> int:
-        """Changes whenever a parameter is written in place, as optimizers and `load_state_dict` do."""
-        return sum(parameter._version for parameter in self.parameters())
+    def written(self) -> Written:
+        """The parameters as they are now, to ask later whether they changed."""
+        parameters = list(self.parameters())
+        return Written(
+            tuple((id(parameter), parameter._version) for parameter in parameters),
+            tuple(_glimpse(parameter).clone() for parameter in parameters),
+        )
+
+    def is_unchanged(self, since: Written) -> bool:
+        """Whether nothing was written; moving to another device or precision does not count."""
+        parameters = list(self.parameters())
+        return tuple((id(parameter), parameter._version) for parameter in parameters) == since.versions and all(
+            torch.equal(_glimpse(parameter), value.to(parameter))
+            for parameter, value in zip(parameters, since.values, strict=True)
+        )
+
+
+def _glimpse(parameter: Tensor) -> Tensor:
+    return parameter.detach()[:1] if parameter.ndim > 1 else parameter.detach()
+
+
+_EMPTY = nn.ParameterDict()
 
 
 def _attribute_names(names: Mapping[str, object]) -> dict[str, str]:
-    """Names that PyTorch accepts for parameters (no dots), by initializer name; unique."""
+    """Names that PyTorch accepts for parameters (no dots, no name of a method), by initializer name; unique."""
     result: dict[str, str] = {}
     taken: set[str] = set()
     for name in names:
         attribute = name.replace(".", "/")
-        while attribute in taken:
+        while attribute in taken or hasattr(nn.ParameterDict, attribute) or hasattr(_EMPTY, attribute):
             attribute += "'"
         taken.add(attribute)
         result[name] = attribute

@@ -27,7 +27,7 @@ from inn_core.sampler import Sizes
 MOST_OVERSAMPLING = 4
 """Largest size of a group over its native size."""
 
-_MATRICES_KEPT = 1024  # of uniform partitions; random sizes come again
+_ELEMENTS_KEPT = 2**25  # in the matrices of partitions, 128 MiB; random sizes come again
 _FEWEST_POINTS = 2  # below it a partition has nothing to tune
 
 
@@ -58,7 +58,8 @@ class KernelSampler(nn.Module):
         self.orders = {name: torch.from_numpy(order.copy()) for name, order in orders.items()}
         self.tuned = {name: sorted(edges, key=len) for name, edges in (tuned or {}).items()}
         self.live = nn.ModuleDict()
-        self._matrices: dict[tuple[object, ...], Tensor] = {}
+        self._matrices: dict[tuple[object, ...], Tensor] = {}  # the most recently used last
+        self._elements = 0
         self._full = checkpoint.structure.full_sizes()
         self._keys = {group.name: f"group{index}" for index, group in enumerate(checkpoint.structure.groups)}
 
@@ -127,6 +128,7 @@ class KernelSampler(nn.Module):
             raise PartitionError(f"partitions on grid '{self.sampling.grid}' are not tuned; use {Grid.CELL_CENTRED}")
         self.live = nn.ModuleDict()
         self._matrices.clear()
+        self._elements = 0
         for name, size in sizes.items():
             if _FEWEST_POINTS <= size < self._full[name]:
                 edges = self._edges(name, size)
@@ -145,6 +147,7 @@ class KernelSampler(nn.Module):
             self.tuned[name] = sorted([*others, edges], key=len)
         self.live = nn.ModuleDict()
         self._matrices.clear()
+        self._elements = 0
 
     def _is_native(self, group: str, size: int) -> bool:
         """Whether a group is at its native size, where its channels stay as they are, in the order of the network."""
@@ -166,16 +169,21 @@ class KernelSampler(nn.Module):
         is_fixed = self._keys[group] not in self.live
         key = (group, size, is_integrated, like.dtype, like.device)
         found = self._matrices.pop(key, None) if is_fixed else None
-        if found is None:
-            partition = self.partition(group, size, like)
-            rule = integrate_taps if is_integrated else sample_taps
-            taps = rule(partition, self._full[group], self.sampling)
-            order = self.orders[group].to(like.device)
-            found = Taps(order[taps.nodes], taps.coefficients, taps.n_nodes).matrix()
+        if found is not None:
+            self._elements -= found.numel()
+        else:
+            with torch.inference_mode(False):  # it is kept, and training may need it next
+                precise = torch.empty(0, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
+                partition = self.partition(group, size, precise)
+                rule = integrate_taps if is_integrated else sample_taps
+                taps = rule(partition, self._full[group], self.sampling)
+                order = self.orders[group].to(like.device)
+                found = Taps(order[taps.nodes], taps.coefficients, taps.n_nodes).matrix().to(like.dtype)
         if is_fixed:
             self._matrices[key] = found
-            while len(self._matrices) > _MATRICES_KEPT:
-                del self._matrices[next(iter(self._matrices))]
+            self._elements += found.numel()
+            while self._elements > _ELEMENTS_KEPT and len(self._matrices) > 1:
+                self._elements -= self._matrices.pop(next(iter(self._matrices))).numel()
         return found
 
     def _edges(self, group: str, size: int) -> Tensor | None:

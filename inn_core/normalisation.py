@@ -57,6 +57,16 @@ class Moments:
         """Square root of the variance and EPSILON."""
         return (self.variance + EPSILON).sqrt()
 
+    def to(self, like: Tensor) -> Moments:
+        """On the device of a tensor and in its precision, float32 at least."""
+        dtype = wide(like.dtype)
+        return Moments(self.mean.to(like.device, dtype), self.variance.to(like.device, dtype))
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The precision of statistics, scales and shifts beside weights of a dtype: its own, float32 at least."""
+    return torch.promote_types(dtype, torch.float32)
+
 
 def normalised_nodes(
     structure: Structure, program: Program, weights: Mapping[str, Tensor]
@@ -88,7 +98,8 @@ def normalised_nodes(
 
 def normalise_batch(value: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Normalise with the statistics of the batch; shape `(batch, channels, ...)`."""
-    return F.batch_norm(value, None, None, scale, shift, training=True, eps=EPSILON)
+    dtype = wide(value.dtype)
+    return F.batch_norm(value, None, None, scale.to(dtype), shift.to(dtype), training=True, eps=EPSILON)
 
 
 @torch.no_grad()
@@ -120,15 +131,16 @@ def measure_moments(
         if node is not None:
             values = [environment[node.output] for environment in environments]
             moments = found[node.weight] = pooled_moments(values)
-            mean, deviation, shift = moments.mean, moments.deviation(), shifts[node.weight]
+            used = moments.to(values[0])
+            mean, shift = used.mean, shifts[node.weight].to(used.mean)
             if scales is None:
-                mean, scale = torch.zeros_like(mean), deviation
+                mean, scale = torch.zeros_like(mean), used.deviation()
             else:
-                scale = scales[node.weight]
+                scale = scales[node.weight].to(mean)
             for environment in environments:
                 value = environment[node.output]
                 environment[node.output] = F.batch_norm(
-                    value, mean, moments.variance, scale, shift, training=False, eps=EPSILON
+                    value, mean, used.variance, scale, shift, training=False, eps=EPSILON
                 )
         for environment in environments:
             program.release(index, environment)
@@ -150,8 +162,9 @@ def pooled_moments(values: Sequence[Tensor]) -> Moments:
 
 
 def fold(node: NormalisedNode, weight: Tensor, moments: Moments, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight and bias that compute what the weight and the normalisation behind it do."""
+    """Weight and bias that compute what the weight and the normalisation behind it do, in the weight's precision."""
+    moments = moments.to(weight)
     factor = scale / moments.deviation()
     along = [1] * weight.ndim
     along[node.out_axis] = -1
-    return weight * factor.view(along), shift - moments.mean * factor
+    return (weight * factor.view(along)).to(weight.dtype), (shift - moments.mean * factor).to(weight.dtype)

@@ -25,14 +25,16 @@ from torch import Tensor
 from inn_core.calibration import calibration_samples
 from inn_core.cost import PATH_UNITS, CostModel, Unit
 from inn_core.engine import affordable_samples, chunk_samples, spread, to_chunks
-from inn_core.errors import StatisticsMissingError
+from inn_core.errors import InvalidInputError, StatisticsMissingError
+from inn_core.graph.axis import axis_groups
 from inn_core.graph.program import Program
+from inn_core.graph.shapes import SHAPED_BY_WEIGHTS
 from inn_core.kernel import KernelSampling
 from inn_core.kernel_parameters import KernelParameters
 from inn_core.kernel_sampler import KernelSampler, sampling_from
 from inn_core.linear import integrated_axes
 from inn_core.network import Array, Checkpoint
-from inn_core.normalisation import Moments, NormalisedNode, measure_moments, normalised_nodes
+from inn_core.normalisation import Moments, NormalisedNode, measure_moments, normalised_nodes, wide
 from inn_core.quality import SMOOTH, TRAINED
 from inn_core.sampler import NestedSampler, Sampler
 from inn_core.size_statistics import SizeStatistics, StatisticsKnot
@@ -87,25 +89,31 @@ def read_parameters(checkpoint: Checkpoint, *, normalise: bool) -> tuple[KernelP
     program = Program(checkpoint.template.model)
     nodes = normalised_nodes(checkpoint.structure, program, weights)
     make = partial(
-        KernelParameters, axes=checkpoint.structure.weights, integrated=integrated_axes(program.nodes, weights)
+        KernelParameters,
+        axes=checkpoint.structure.weights,
+        integrated=integrated_axes(program.nodes, weights),
+        constants=_constants(checkpoint, program),
     )
     if is_trained(checkpoint):
         nodes = tuple(node for node in nodes if f"{TRAINED}scale/{node.weight}" in checkpoint.statistics)
-        scales = _arrays(checkpoint, "scale", nodes)
-        shifts = _arrays(checkpoint, "shift", nodes)
+        scales, shifts = (
+            {name: found.to(wide(weights[name].dtype)) for name, found in _arrays(checkpoint, kind, nodes).items()}
+            for kind in ("scale", "shift")
+        )
         statistics = _read_statistics(checkpoint, nodes)
         for node in nodes:
             gain = scales[node.weight] / statistics.full.moments[node.weight].deviation()
             along = [1] * weights[node.weight].ndim
             along[node.out_axis] = -1
-            weights[node.weight] = weights[node.weight] / torch.where(gain == 0, 1.0, gain).view(along)
+            weight = weights[node.weight]
+            weights[node.weight] = (weight / torch.where(gain == 0, 1.0, gain).view(along)).to(weight.dtype)
         return make(weights, scales, shifts, nodes=nodes), statistics
     if not normalise:
         return make(weights, {}, {}, nodes=()), None
     bare = {**weights, **{node.bias: torch.zeros_like(weights[node.bias]) for node in nodes}}
     chunks = statistics_chunks(checkpoint, (), torch.device("cpu"))
     moments = measure_moments(program, nodes, bare, None, {node.weight: weights[node.bias] for node in nodes}, chunks)
-    scales = {name: found.deviation() for name, found in moments.items()}
+    scales = {name: found.to(weights[name]).deviation() for name, found in moments.items()}
     shifts = {node.weight: moments[node.weight].mean + weights[node.bias] for node in nodes}
     return make(weights, scales, shifts, nodes=nodes), None
 
@@ -155,6 +163,8 @@ def statistics_chunks(
     """
     program = Program(checkpoint.template.model)
     if samples:
+        if len(samples) != len(program.inputs):
+            raise InvalidInputError(f"{len(samples)} inputs were given; the graph reads {', '.join(program.inputs)}")
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in zip(program.inputs, samples, strict=True)}
     elif checkpoint.calibration:
         count = len(next(iter(checkpoint.calibration.values())))
@@ -163,10 +173,20 @@ def statistics_chunks(
         raise StatisticsMissingError(
             f"checkpoint '{checkpoint.name}' keeps no calibration samples to measure statistics with; pass samples"
         )
-    count = len(next(iter(arrays.values())))
+    count = min(len(array) for array in arrays.values())
+    if not count:
+        raise StatisticsMissingError(f"there are no samples to measure the statistics of '{checkpoint.name}' with")
     chosen = spread(count, affordable_samples(program, checkpoint.structure, 1))
     arrays = {name: array[chosen] for name, array in arrays.items()}
     return to_chunks(arrays, chunk_samples(checkpoint.structure), device)
+
+
+def _constants(checkpoint: Checkpoint, program: Program) -> set[str]:
+    """Weights that training leaves alone: single numbers that follow no group, and what decides shapes."""
+    axes = checkpoint.structure.weights
+    single = {name for name, array in checkpoint.weights.items() if array.size == 1}
+    deciding = {name for node in program.nodes if node.operator in SHAPED_BY_WEIGHTS for name in node.inputs[1:]}
+    return {name for name in single if not any(axis_groups(axis) for axis in axes[name])} | deciding
 
 
 def _arrays(checkpoint: Checkpoint, kind: str, nodes: Sequence[NormalisedNode]) -> dict[str, Tensor]:

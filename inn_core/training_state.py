@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def restore_(
     try:
         state = torch.load(path, map_location=next(module.parameters()).device, weights_only=True)
         found = state["format"], state["identity"]
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError) as error:
+    except (OSError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError, ValueError, EOFError) as error:
         raise TrainingStateError(
             f"training state '{path}' cannot be read ({first_line(error)}); delete it to start again", path=str(path)
         ) from error

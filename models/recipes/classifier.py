@@ -6,7 +6,6 @@ the step, so that a run that was stopped and resumed equals one that was not (on
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -20,19 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inn_core.errors import InnError
-from inn_core.files import written_aside
 from inn_core.progress import Progress, no_progress
+from inn_core.training_state import restore_, save_state
 
 ByteArray = NDArray[np.uint8]
-
-_STATE_FORMAT = 1
-
-
-class TrainingStateError(InnError, ValueError):
-    """A saved training state belongs to another run."""
-
-    code = "training-state-mismatch"
 
 
 @dataclass(frozen=True)
@@ -100,7 +90,8 @@ def train_classifier_(
     optimizer = torch.optim.SGD(
         decayed_parameters(module, schedule.weight_decay), lr=0.0, momentum=schedule.momentum, nesterov=True
     )
-    first_epoch = _restore_(module, optimizer, schedule, state_path, device)
+    identity = {"kind": "classifier", **asdict(schedule)}
+    first_epoch = restore_(state_path, module, optimizer, identity)
     steps_per_epoch = math.ceil(len(images) / schedule.batch_images)
     n_steps = schedule.epochs * steps_per_epoch
     for epoch in range(first_epoch, schedule.epochs):
@@ -122,7 +113,7 @@ def train_classifier_(
             total_loss += float(loss.detach()) * len(targets)
             progress(f"epoch {epoch + 1} of {schedule.epochs}", (step + 1) / n_steps)
         if state_path is not None:
-            _save(module, optimizer, schedule, state_path, epoch + 1)
+            save_state(state_path, module, optimizer, identity, epoch + 1)
         if after_epoch is not None:
             after_epoch(epoch + 1, total_loss / len(images))
     lay_out_(module.to("cpu"), torch.contiguous_format)
@@ -200,37 +191,3 @@ def decayed_parameters(module: nn.Module, weight_decay: float) -> list[dict[str,
     matrices = [parameter for parameter in module.parameters() if parameter.ndim > 1]
     vectors = [parameter for parameter in module.parameters() if parameter.ndim <= 1]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-
-
-def _save(
-    module: nn.Module, optimizer: torch.optim.Optimizer, schedule: Schedule, path: Path, finished_epochs: int
-) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = {
-        "format": _STATE_FORMAT,
-        "schedule": asdict(schedule),
-        "finished_epochs": finished_epochs,
-        "module": module.state_dict(),
-        "optimizer": optimizer.state_dict(),
-    }
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    with written_aside(path) as writer:
-        writer.write(buffer.getvalue())
-
-
-def _restore_(
-    module: nn.Module, optimizer: torch.optim.Optimizer, schedule: Schedule, path: Path | None, device: torch.device
-) -> int:
-    if path is None or not path.is_file():
-        return 0
-    state = torch.load(path, map_location=device, weights_only=True)
-    if state.get("format") != _STATE_FORMAT or state.get("schedule") != asdict(schedule):
-        raise TrainingStateError(
-            f"training state '{path}' belongs to another run ({state.get('schedule')}); "
-            "delete it or name another output folder",
-            path=str(path),
-        )
-    module.load_state_dict(state["module"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["finished_epochs"])

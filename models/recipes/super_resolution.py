@@ -6,7 +6,6 @@ that was stopped and resumed equals one that was not (on the same machine).
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,15 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inn_core.files import written_aside
 from inn_core.progress import Progress, no_progress
+from inn_core.training_state import restore_, save_state
 from models.photographs import halved
-from models.recipes.classifier import TrainingStateError, lay_out_
+from models.recipes.classifier import lay_out_
 from models.upscaling import SCALE, to_pixels
 
 ByteArray = NDArray[np.uint8]
-
-_STATE_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,8 @@ def train_upscaler_(
     device = next(module.parameters()).device
     pairs = [(halved(image), image) for image in images]
     optimizer = torch.optim.Adam(module.parameters(), lr=0.0, betas=(0.9, 0.99))
-    first_step = _restore_(module, optimizer, schedule, state_path, device)
+    identity = {"kind": "super-resolution", **asdict(schedule)}
+    first_step = restore_(state_path, module, optimizer, identity)
     lay_out_(module, torch.channels_last)  # a step takes a third less on processors
     module.train()
     losses: list[float] = []
@@ -101,7 +99,7 @@ def train_upscaler_(
         done = step + 1
         if done % schedule.state_steps == 0 or done == schedule.steps:
             if state_path is not None:
-                _save(module, optimizer, schedule, state_path, done)
+                save_state(state_path, module, optimizer, identity, done)
             if after_state is not None:
                 after_state(done, float(np.mean(losses)))
             losses = []
@@ -138,41 +136,3 @@ def training_batch(
     stacked = (np.stack([pair[index] for pair in chosen]).transpose(0, 3, 1, 2) for index in range(2))
     small_batch, large_batch = (torch.from_numpy(np.ascontiguousarray(to_pixels(batch))) for batch in stacked)
     return small_batch, large_batch
-
-
-def _save(
-    module: nn.Module, optimizer: torch.optim.Optimizer, schedule: PatchSchedule, path: Path, finished_steps: int
-) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = {
-        "format": _STATE_FORMAT,
-        "schedule": asdict(schedule),
-        "finished_steps": finished_steps,
-        "module": module.state_dict(),
-        "optimizer": optimizer.state_dict(),
-    }
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    with written_aside(path) as writer:
-        writer.write(buffer.getvalue())
-
-
-def _restore_(
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: PatchSchedule,
-    path: Path | None,
-    device: torch.device,
-) -> int:
-    if path is None or not path.is_file():
-        return 0
-    state = torch.load(path, map_location=device, weights_only=True)
-    if state.get("format") != _STATE_FORMAT or state.get("schedule") != asdict(schedule):
-        raise TrainingStateError(
-            f"training state '{path}' belongs to another run ({state.get('schedule')}); "
-            "delete it or name another output folder",
-            path=str(path),
-        )
-    module.load_state_dict(state["module"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["finished_steps"])

@@ -225,7 +225,7 @@ def test_with_statistics_only_no_sample_is_kept(tmp_path: Path) -> None:
     samples = gaussian(40, 6)
     network = imported(mlp(), {"x": samples}, tmp_path, statistics_only=True)
     assert not network.calibration
-    assert available_qualities(network) == ["instant"]
+    assert available_qualities(network) == ["instant", "uniform"]
     save_checkpoint(network, tmp_path / "n.inn")
     data = (tmp_path / "n.inn").read_bytes()
     assert all(row.tobytes() not in data for row in samples)

@@ -38,6 +38,7 @@ from tests.inn_core.sized import (
 from tests.inn_core.trained import gaussian, integral, mlp, smooth_images
 
 CLOSE = 1e-5  # float32 networks a few layers deep
+RIEMANN = 5e-4  # midpoint rule of 32 points: second derivative of about 10, over 24 x 32^2
 
 
 @pytest.fixture(scope="module", params=sorted(KINDS))
@@ -167,11 +168,11 @@ def test_smooth_kernels_sampled_at_another_rate_compute_nearly_the_same(factor: 
     network = IntegralNetwork(smooth, sampler=KernelSampler(smooth, {group: order}), normalise=False)
     inputs = inputs_of(smooth)
     with torch.no_grad():
-        close(network(inputs, sizes={group: int(64 * factor)}), network(inputs), 2e-4)
+        close(network(inputs, sizes={group: int(64 * factor)}), network(inputs), RIEMANN)
         fine = (np.arange(100_000) + 0.5) / 100_000
         hidden = inputs.double().numpy() @ [np.sin(2 * fine), fine**2, np.cos(3 * fine)] + 0.5 - fine
         exact = np.tanh(hidden) @ np.stack([np.exp(-fine), 1 + fine], 1) / len(fine) + weights["b2"]
-        close(network(inputs, sizes={group: int(64 * factor)}), torch.from_numpy(exact).float(), 2e-4)
+        close(network(inputs, sizes={group: int(64 * factor)}), torch.from_numpy(exact).float(), RIEMANN)
 
 
 @pytest.mark.parametrize("sampler", ["nested", "kernel"])
@@ -353,10 +354,10 @@ def test_another_sampler_does_not_use_the_statistics_of_the_first(measured: Inte
 
 def test_bfloat16_autocast_trains(residual: Checkpoint) -> None:
     network = IntegralNetwork(residual)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.2)
     inputs, labels = inputs_of(residual), torch.arange(48) % 5
     losses = []
-    for _ in range(20):
+    for _ in range(30):
         with torch.autocast("cpu", torch.bfloat16):
             output = network.at(shares(residual, 0.6))(inputs)
         loss = F.cross_entropy(output.float(), labels)

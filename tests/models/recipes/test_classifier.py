@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from inn_core.errors import TrainingStateError
 from models.recipes.classifier import (
     Schedule,
-    TrainingStateError,
     accuracy,
     is_bfloat16_faster,
     to_pixels,

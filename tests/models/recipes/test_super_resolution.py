@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from inn_core.errors import TrainingStateError
 from models.edsr import SmallEdsr
 from models.photographs import doubled, halved
-from models.recipes.classifier import TrainingStateError
 from models.recipes.super_resolution import PatchSchedule, train_upscaler_, training_batch
 from models.upscaling import psnr, upscale
 
