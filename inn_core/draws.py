@@ -49,12 +49,17 @@ class SizeDraws:
         self._groups = checkpoint.structure.groups
         self._independent = independent
         self._seed = seed
+        self._smallest = smallest
         lowest, self._highest = self._planner.feasible("params")
         self._lowest = max(lowest, min(round(smallest * self._highest), self._highest))
         self.smallest: Sizes = self._at(self._lowest)
         """The smallest plan that is trained."""
         self.full: Sizes = {group.name: group.size for group in self._groups}
         """The full network."""
+
+    def identity(self) -> list[float]:
+        """What decides the draws, besides the checkpoint."""
+        return [self._smallest, self._independent, self._seed]
 
     def draw(self, number: int) -> Sizes:
         """Draw number `number`: a plan whose parameters are log-uniform, or independent uniform sizes per group."""

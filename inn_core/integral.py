@@ -252,6 +252,16 @@ class IntegralNetwork(nn.Module):
         self._keep_(statistics)
         return statistics
 
+    def identity(self) -> dict[str, Any]:
+        """What decides a training run besides its settings, plain values: checkpoint, sampler and draws."""
+        return {
+            "network": self.checkpoint.name,
+            "weights": [[name, list(array.shape)] for name, array in self.checkpoint.weights.items()],
+            "normalised": [node.weight for node in self.parts.nodes],
+            "sampler": self.sampler.describe(),
+            "draws": self._draws.identity(),
+        }
+
     def forget_statistics_(self) -> None:
         """Forget what `measure_` found; to be called by whoever changes how sizes are sampled."""
         self._statistics, self._measured = None, None

@@ -145,6 +145,10 @@ class KernelSampler(nn.Module):
             edges = cast(TrainablePartition, self.live[key]).edges().detach().cpu()
             others = [known for known in self.tuned.get(name, []) if len(known) != len(edges)]
             self.tuned[name] = sorted([*others, edges], key=len)
+        self.end_tuning_()
+
+    def end_tuning_(self) -> None:
+        """End the tuning without keeping its partitions."""
         self.live = nn.ModuleDict()
         self._matrices.clear()
         self._elements = 0

@@ -21,7 +21,7 @@ from inn_core.progress import Progress, no_progress
 from inn_core.training import Batch, Batches, TaskLoss, Teacher, divergences, named_outputs
 
 STEPS = 150
-RATE = 0.05
+RATE = 0.01
 """Of Adam, on cell widths that are 1 on average."""
 
 
@@ -46,7 +46,8 @@ def tune_partitions_(
         batches: a few hundred samples are enough.
         steps: of each plan.
         rate: highest learning rate; it falls to zero on a cosine.
-        task_loss: what to tune on; None takes the outputs of the full network, so that no labels are read.
+        task_loss: what to tune on; None takes the outputs of the full network of the checkpoint, so that no labels
+            are read.
         bfloat16: compute in bfloat16 where autocast does.
         progress: told the plan and the finished share.
 
@@ -89,9 +90,11 @@ def tune_partitions_(
                 progress(f"partition {number + 1} of {len(plans)}", (number + (step + 1) / steps) / len(plans))
             sampler.settle_()
     finally:
+        sampler.end_tuning_()
+        network.forget_statistics_()
+        network.eval()
         for parameter in frozen:
             parameter.requires_grad_(True)
-    network.eval()
 
 
 def _endless(batches: Batches) -> Iterator[Batch]:

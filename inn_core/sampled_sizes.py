@@ -16,7 +16,7 @@ def trained_weights(checkpoint: Checkpoint, sizes: Sizes, *, device: torch.devic
     """Weights of a trained size by name, normalisation folded in; no samples are read."""
     network = IntegralNetwork(checkpoint).to(device)
     with torch.no_grad():
-        return _arrays(network.discrete_weights(sizes))
+        return _arrays(checkpoint, network.discrete_weights(sizes))
 
 
 def uniform_weights(checkpoint: Checkpoint, sizes: Sizes, *, device: torch.device) -> dict[str, Array]:
@@ -31,10 +31,14 @@ def uniform_weights(checkpoint: Checkpoint, sizes: Sizes, *, device: torch.devic
     network = IntegralNetwork(imported, sampler=sampler, normalise=bool(checkpoint.calibration)).to(device)
     with torch.no_grad():
         if not network.parts.nodes:
-            return _arrays(network.discrete_weights(sizes))
+            return _arrays(checkpoint, network.discrete_weights(sizes))
         moments = network.moments(sizes, statistics_chunks(checkpoint, (), device))
-        return _arrays(network.parts.folded(network.parts.sampled(network.sampler, sizes), moments))
+        return _arrays(checkpoint, network.parts.folded(network.parts.sampled(network.sampler, sizes), moments))
 
 
-def _arrays(weights: dict[str, torch.Tensor]) -> dict[str, Array]:
-    return {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in weights.items()}
+def _arrays(checkpoint: Checkpoint, weights: dict[str, torch.Tensor]) -> dict[str, Array]:
+    """In the dtypes of the checkpoint."""
+    return {
+        name: tensor.detach().cpu().contiguous().numpy().astype(checkpoint.weights[name].dtype, copy=False)
+        for name, tensor in weights.items()
+    }

@@ -90,7 +90,7 @@ class SizeStatistics:
             for weight, (other_mean, other_spread, known) in zip((1.0, share), nearer, strict=True):
                 mean = torch.where(known, torch.lerp(mean, other_mean, weight), mean)
                 spread = torch.where(known, torch.lerp(spread, other_spread, weight), spread)
-            result[node.weight] = Moments(mean, spread.exp())
+            result[node.weight] = Moments(mean, spread.square())
         return result
 
     def _bracket(self, unit: Unit, sizes: Sizes) -> tuple[StatisticsKnot, StatisticsKnot, float, float]:
@@ -138,15 +138,18 @@ def place_knots(
         low = int(cost.evaluate(unit, cost.to_row(smallest))[0])
         knots = paths[unit]
         for target in _coarse(knots[0].cost, low):
-            _insert(knots, _measured(cost, prefixes, unit, target, measure))
+            _insert(knots, _measured(cost, prefixes, _first_within(prefixes[1], target), measure))
         pending = list(pairwise(knots))
         while pending and len(knots) < MOST_KNOTS:
             above, below = pending.pop(0)
             if below.cost > above.cost * CLOSEST_RATIO:
                 continue
-            middle = _measured(cost, prefixes, unit, round(math.sqrt(above.cost * below.cost)), measure)
-            if not below.cost < middle.cost < above.cost:
+            index = _first_within(prefixes[1], round(math.sqrt(above.cost * below.cost)))
+            if prefixes[1][index] <= below.cost:
+                index -= 1  # the middle of few plans
+            if not below.cost < prefixes[1][index] < above.cost:
                 continue
+            middle = _measured(cost, prefixes, index, measure)
             if difference(middle.sizes, middle.moments, interpolate(statistics, middle.sizes)) > DIVERGENCE_BOUND:
                 _insert(knots, middle)
                 pending += [(above, middle), (middle, below)]
@@ -156,10 +159,14 @@ def place_knots(
 def _carried(
     knot: StatisticsKnot, weight: str, axis: Axis, sizes: Sizes, sampler: Sampler
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and logarithm of the variance of a knot in the channels of a plan, and which of them the knot has."""
+    """Mean and deviation of a knot in the channels of a plan, and which of them the knot has.
+
+    Deviations are interpolated, and not logarithms of variances: where a channel is dead at one knot and alive at the
+    next, a geometric mean would be close to zero, and the folded weights would explode.
+    """
     moments = knot.moments[weight]
     mean, known = sampler.carried(moments.mean, axis, knot.sizes, sizes)
-    spread, _ = sampler.carried(moments.variance.clamp_min(1e-12).log(), axis, knot.sizes, sizes)
+    spread, _ = sampler.carried(moments.variance.sqrt(), axis, knot.sizes, sizes)
     return mean, spread, known
 
 
@@ -176,11 +183,13 @@ def _path_costs(cost: CostModel, path: NDArray[np.int32], unit: Unit) -> tuple[I
     return rows, cost.evaluate(unit, rows)
 
 
-def _measured(
-    cost: CostModel, prefixes: tuple[IntArray, IntArray], unit: Unit, target: int, measure: Measure
-) -> StatisticsKnot:
+def _first_within(costs: IntArray, target: int) -> int:
+    """Position of the largest plan that costs at most `target`; of the smallest when none does."""
+    return min(int(np.searchsorted(-costs, -target)), len(costs) - 1)
+
+
+def _measured(cost: CostModel, prefixes: tuple[IntArray, IntArray], index: int, measure: Measure) -> StatisticsKnot:
     rows, costs = prefixes
-    index = min(int(np.searchsorted(-costs, -target)), len(costs) - 1)
     sizes = cost.to_sizes(rows[index])
     return StatisticsKnot(int(costs[index]), sizes, measure(sizes))
 

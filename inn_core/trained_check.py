@@ -12,6 +12,9 @@ from inn_core.graph.normalize import is_usable
 from inn_core.network import Array, Checkpoint
 from inn_core.quality import SMOOTH, TRAINED
 
+NORMALISED_OPERATORS = ("Conv", "ConvTranspose", "Gemm")
+"""Operators of the nodes that have a scale and a shift."""
+
 
 def trained_faults(checkpoint: Checkpoint) -> Iterator[str]:
     """What is wrong with the trained sizes and smoothing orders, in words; nothing when sound or absent."""
@@ -20,6 +23,8 @@ def trained_faults(checkpoint: Checkpoint) -> Iterator[str]:
     yield from _order_faults(checkpoint, arrays, seen)
     if checkpoint.sampling:
         yield from _sampling_faults(checkpoint.sampling)
+        if checkpoint.sampling.get("kind") == "kernel" and not any(name.startswith(SMOOTH) for name in arrays):
+            yield "its sizes are sampled from kernels, and the smoothing orders are missing"
         yield from _knot_faults(checkpoint, arrays, seen)
         yield from _partition_faults(checkpoint, arrays, seen)
     stray = sorted(set(arrays) - seen)
@@ -35,7 +40,8 @@ def _order_faults(checkpoint: Checkpoint, arrays: Mapping[str, Array], seen: set
             continue
         found += 1
         seen.add(SMOOTH + group.name)
-        if order.dtype != np.int64 or not np.array_equal(np.sort(order), np.arange(group.size)):
+        fits = order.dtype == np.int64 and order.shape == (group.size,)
+        if not fits or not np.array_equal(np.sort(order), np.arange(group.size)):
             yield f"the smoothing order of group '{group.name}' is no permutation of {group.size} channels"
     if found not in (0, len(checkpoint.structure.groups)):
         yield "some groups have a smoothing order and others none"
@@ -50,13 +56,16 @@ def _sampling_faults(sampling: Mapping[str, str]) -> Iterator[str]:
 
 
 def _biases(checkpoint: Checkpoint) -> dict[str, str]:
-    """`weight -> bias` of the nodes that have both."""
+    """`weight -> bias` of the linear nodes that have both."""
     nodes = checkpoint.template.model.graph.node
     known = checkpoint.structure.weights
     return {
         node.input[1]: node.input[2]
         for node in nodes
-        if len(node.input) == 3 and node.input[1] in known and node.input[2] in known
+        if node.op_type in NORMALISED_OPERATORS
+        and len(node.input) == 3
+        and node.input[1] in known
+        and len(known.get(node.input[2], ())) == 1
     }
 
 

@@ -85,6 +85,16 @@ class SizeTraining:
             raise InvalidTrainingError(
                 f"epochs is {self.epochs} and random_sizes {self.random_sizes}; give at least 1 and 0"
             )
+        if not 0 <= self.warmup_share < 1 or not 0 <= self.task_share <= 1:
+            raise InvalidTrainingError(
+                f"warmup_share is {self.warmup_share} and task_share {self.task_share}; give shares from 0 to 1, and "
+                "a warmup that ends"
+            )
+        if not 0 < self.peak_rate < math.inf or not 0 <= self.weight_decay < math.inf:
+            raise InvalidTrainingError(
+                f"peak_rate is {self.peak_rate} and weight_decay {self.weight_decay}; give a positive rate, and a "
+                "decay that is not negative"
+            )
 
     def rate(self, progress: float) -> float:
         """Learning rate when `progress` (0 to 1) of all steps are done."""
@@ -109,19 +119,28 @@ def train_sizes_(
         network: on the device to train on.
         batches: the data.
         settings: of the run.
-        task_loss: what the full network is trained on; None trains without labels, on a frozen copy of itself.
+        task_loss: what the full network is trained on; None trains without labels, on the network of the checkpoint
+            that the module was made from.
         state_path: where the run saves its state, every minute and after every epoch, and resumes from.
         progress: told the epoch and the finished share.
         after_epoch: called with the number of finished epochs and the mean loss of the full network in the last.
 
     Raises:
         TrainingStateError: `state_path` belongs to another run.
-        InvalidTrainingError: the loss is not finite.
+        InvalidTrainingError: the loss is not finite, or there are no batches.
     """
     teacher = None if task_loss is not None else Teacher(network)
     optimizer = make_optimizer(network, settings)
+    if not len(batches):
+        raise InvalidTrainingError("an epoch has no batches; give more samples or a smaller batch")
     n_steps = settings.epochs * len(batches)
-    identity = {**asdict(settings), "labels": task_loss is not None, "steps": n_steps, "kind": "sizes"}
+    identity = {
+        **asdict(settings),
+        "labels": task_loss is not None,
+        "steps": n_steps,
+        "kind": "sizes",
+        **network.identity(),
+    }
     step = restore_(state_path, network, optimizer, identity)
     saved_at = time.monotonic()
     network.train()
@@ -191,7 +210,7 @@ def sandwich_step(
 
 
 class Teacher:
-    """The full network as it is now, frozen, without normalisation."""
+    """The full network as its checkpoint has it, frozen, without normalisation: the same after a resumption."""
 
     def __init__(self, network: IntegralNetwork) -> None:
         self._engine = Engine.of(network.checkpoint, network.draws_taken.device)
@@ -223,6 +242,8 @@ def make_optimizer(network: torch.nn.Module, settings: SizeTraining) -> torch.op
 
 def divergences(full: dict[str, Tensor], sized: dict[str, Tensor], kinds: dict[str, OutputKind]) -> Tensor:
     """Sum over the outputs of the mean divergence of the batch, a scalar."""
+    if not kinds:
+        raise InvalidTrainingError("the network has no output of floating point, so there is nothing to learn from")
     parts = [divergence(full[name].float(), sized[name].float(), kind).mean() for name, kind in kinds.items()]
     return torch.stack(parts).sum()
 
@@ -234,7 +255,7 @@ def named_outputs(network: IntegralNetwork, outputs: Any) -> dict[str, Tensor]:
 
 
 def _unnamed(outputs: dict[str, Tensor]) -> Any:
-    """Inverse of `_named`."""
+    """Inverse of `named_outputs`."""
     values = tuple(outputs.values())
     return values[0] if len(values) == 1 else values
 

@@ -16,6 +16,18 @@ from inn_core.files import written_aside
 
 STATE_FORMAT = 1
 
+_UNREADABLE = (
+    OSError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    IndexError,
+    EOFError,
+    pickle.UnpicklingError,
+)
+
 
 def save_state(
     path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, identity: Mapping[str, Any], step: int
@@ -57,7 +69,8 @@ def restore_(
     try:
         state = torch.load(path, map_location=next(module.parameters()).device, weights_only=True)
         found = state["format"], state["identity"]
-    except (OSError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError, ValueError, EOFError) as error:
+        parts = state["module"], state["optimizer"], int(state["step"])
+    except _UNREADABLE as error:
         raise TrainingStateError(
             f"training state '{path}' cannot be read ({first_line(error)}); delete it to start again", path=str(path)
         ) from error
@@ -66,6 +79,13 @@ def restore_(
             f"training state '{path}' belongs to another run ({found[1]}); delete it or name another state file",
             path=str(path),
         )
-    module.load_state_dict(state["module"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
+    try:
+        module.load_state_dict(parts[0])
+        optimizer.load_state_dict(parts[1])
+    except _UNREADABLE as error:
+        raise TrainingStateError(
+            f"training state '{path}' belongs to another network ({first_line(error)}); delete it or name another "
+            "state file",
+            path=str(path),
+        ) from error
+    return parts[2]

@@ -16,6 +16,7 @@ from service.commands.export import export
 from service.commands.import_network import import_network
 from service.commands.inspect import inspect
 from service.commands.serve import serve
+from service.commands.train import train
 from service.commands.verify import verify
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app.command("import")(import_network)
 app.command("inspect")(inspect)
 app.command("curve")(curve)
 app.command("export")(export)
+app.command("train")(train)
 app.command("serve")(serve)
 app.command("verify")(verify)
 

@@ -10,10 +10,10 @@
 
 Every run trains on the 60,000 training images and measures the 10,000 test images once for each row; `--settings` tries
 settings instead: it trains on 55,000 of them, measures the 5,000 others, leaves the test images alone and writes no
-report. Rows go to docs/results/pipelines.json as they are
-measured, weights to build/pipelines; a run that was stopped goes on with the next row. Parameters are counted as in the
-ONNX file, BatchNorm folded. Parts C and cost need the package `torch-pruning` (`pip install --no-deps
-torch-pruning==1.6.1`), which is no dependency of this project; `--methods` leaves it out.
+report. Rows go to docs/results/pipelines.json as they are measured, weights to build/pipelines; a run that was stopped
+goes on with the next row. Parameters are counted as in the ONNX file, BatchNorm folded. Parts C and cost need the
+package `torch-pruning` (`pip install --no-deps torch-pruning==1.6.1`), which is no dependency of this project;
+`--methods` leaves it out.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def part_slimmable(run: Run) -> None:
 
 def part_cost(run: Run) -> None:
     """What equal accuracy costs the rival."""
-    wanted = goals(run.rows.all(), run.options.network, run.options.goal, run.options.seed, run.base_name)
+    wanted = goals(run.rows.all(), run.options.goal, run.identity)
     if not wanted:
         raise SystemExit(f"no row of '{run.options.goal}' with seed {run.options.seed} was measured; measure it first")
     rivals.pruning_to_goal(run, wanted)
@@ -96,14 +96,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         loaded = data.quick(with_test=not given.settings) if given.quick else None
         loaded = loaded or data.load(given.data, with_test=not given.settings)
     environment = {"torch": torch.__version__, "threads": given.threads, "cores": os.cpu_count()}
-    rows = Rows(given.output, environment=environment)
+    output = given.output or (given.build / "quick.json" if given.quick else RESULTS)
+    rows = Rows(output, environment=environment)
     for network in given.network:
         for seed in given.seeds:
             if loaded is not None:
                 PARTS[given.part](Run(_options(given, network, seed), loaded, rows))
     if given.settings:
         return 0
-    print(write_report(rows.all(), given.output))
+    print(write_report([row for row in rows.all() if row["key"]["quick"] == given.quick], output))
     return 0
 
 
@@ -148,7 +149,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pruning", nargs="+", help="settings of Torch-Pruning, by their names in the tables")
     parser.add_argument("--goal", help=f"method whose accuracies part cost asks for; default '{default.goal}'")
     parser.add_argument(
-        "--base", type=Path, help="weights (.safetensors) that did not see the validation images; default: train them"
+        "--base",
+        type=Path,
+        help="weights (.safetensors) to start from; for --settings, weights that never saw the held-out images",
     )
     parser.add_argument("--settings", action="store_true", help="try settings: test images are not looked at")
     parser.add_argument("--quick", action="store_true", help="tiny networks and made-up images, for tests")
@@ -156,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data", type=Path, default=DEFAULT_FOLDER, help="folder of the *-ubyte.gz files")
     parser.add_argument("--build", type=Path, default=default.build, help="folder of weights and training states")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="the .json; .md and .png are written beside it")
+    parser.add_argument("--output", type=Path, help=f"the .json; .md and .png are written beside it; default {RESULTS}")
     return parser
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,21 +16,31 @@ SIZE_COUNTS = (1, 4, 16, 64)
 """Numbers of sizes that the cost is given for."""
 
 
-def goals(rows: Sequence[Json], network: str, method: str, seed: int, base: str) -> dict[float, float]:
-    """Accuracy on the validation images that a method has at each share: with the most steps it was measured with."""
+def goals(rows: Sequence[Json], method: str, same: Mapping[str, Any]) -> dict[float, float]:
+    """What a method reached at each share below 1, with the most steps that it was measured with.
+
+    Args:
+        rows: all rows.
+        method: whose.
+        same: what else a row's key must say: network, seed, base, and whether it looked at test images or was quick.
+
+    Returns:
+        Share of the parameters -> accuracy on the images that such rows report, statistics taken again where that was
+        measured; largest share first.
+    """
+    on = "test" if same["test"] else "validation"
     found: dict[float, tuple[int, float]] = {}
     for row in rows:
         key, value = row["key"], row["found"]
-        same = (key["network"], key["method"], key["seed"], key["base"]) == (network, method, seed, base)
-        if same and key["share"] < 1.0:
+        if key["method"] == method and key["share"] < 1.0 and all(key[name] == value for name, value in same.items()):
             steps = int(value.get("shared_steps", value.get("steps", 0)))
             reading = value["reestimated"] or value["raw"]
-            candidate = (steps, float(reading["validation"]))
+            candidate = (steps, float(reading[on]))
             found[key["share"]] = max(found.get(key["share"], candidate), candidate)
     return {share: accuracy for share, (_, accuracy) in sorted(found.items(), reverse=True)}
 
 
-def cost_tables(rows: Sequence[Json]) -> list[str]:
+def cost_tables(rows: Sequence[Json], on: str) -> list[str]:
     """Seconds and gradient steps for many sizes: methods that pay once, and Torch-Pruning tuned for every size."""
     body: list[list[str]] = []
     shared: dict[tuple[str, int], list[Json]] = defaultdict(list)
@@ -54,13 +65,13 @@ def cost_tables(rows: Sequence[Json]) -> list[str]:
     if tuned:
         lines += [
             "Sizes are spaced evenly on a log scale. Torch-Pruning was fine-tuned at the measured shares with ever",
-            "more steps until it reached the accuracy of the other method on the validation images; only the run that",
-            "reached it counts, and sizes between are interpolated. `>`: some sizes never reached it, and count with",
-            "their best run.",
+            f"more steps until it reached the accuracy of the other method on the same {on} images, which favours it;",
+            "only the run that reached it counts, and sizes between are interpolated. `>`: some sizes never reached",
+            "it, and count with their best run.",
             "",
         ]
     for goal, measured in tuned.items():
-        lines += [f"As good as {goal}: goal, reached, steps.", "", *table(*_goal_rows(measured)), ""]
+        lines += [f"As good as {goal}: goal, reached, steps.", "", *table(*_goal_rows(measured, on)), ""]
     return lines
 
 
@@ -81,22 +92,22 @@ def _interpolated(rows: Sequence[Json]) -> list[str]:
     return cells
 
 
-def _goal_rows(rows: Sequence[Json]) -> tuple[list[str], list[list[str]]]:
+def _goal_rows(rows: Sequence[Json], on: str) -> tuple[list[str], list[list[str]]]:
     shares = sorted({row["key"]["share"] for row in rows}, reverse=True)
     by_seed: dict[int, dict[float, Json]] = defaultdict(dict)
     for row in rows:
         by_seed[row["key"]["seed"]][row["key"]["share"]] = row
     body = []
     for seed, found in sorted(by_seed.items()):
-        cells = [_goal_cell(found[share]) if share in found else "" for share in shares]
+        cells = [_goal_cell(found[share], on) if share in found else "" for share in shares]
         body.append([f"seed {seed}", *cells])
     return ["", *(f"{100 * share:g} %" for share in shares)], body
 
 
-def _goal_cell(row: Json) -> str:
+def _goal_cell(row: Json, on: str) -> str:
     found = row["found"]
     mark = "" if found["is_reached"] else " not"
-    return f"{100 * row['key']['goal']:.2f},{mark} {100 * found['raw']['validation']:.2f}, {found['steps']:,}"
+    return f"{100 * row['key']['goal']:.2f},{mark} {100 * found['raw'][on]:.2f}, {found['steps']:,}"
 
 
 def _cost(seconds: float, steps: float, *, reached: bool) -> str:

@@ -61,7 +61,7 @@ def pruning_to_goal(run: Run, goals: dict[float, float]) -> None:
 
     Args:
         run: the run.
-        goals: share of the parameters -> accuracy on the validation images.
+        goals: share of the parameters -> accuracy on the images that the run reports.
     """
     if not run.wants(PRUNING_TO_GOAL):
         return
@@ -79,14 +79,17 @@ def pruning_to_goal(run: Run, goals: dict[float, float]) -> None:
 
 
 def to_goal(run: Run, pruned: Pruned, goal: float) -> Json:
-    """Fine-tune a pruned network the fewest steps of the ladder that reach the goal, statistics taken again first."""
-    validation = run.data.validation
+    """Fine-tune a pruned network for as few steps of the ladder as reach the goal; statistics are taken again first.
+
+    The ladder ends on the very images that are reported, which favours the rival.
+    """
+    judged = run.reported
     tuned = fine_tune_to(
         torch_pruning.reestimate_statistics(pruned.module, run.data.calibration_pixels()),
         run.data.train.images,
         run.data.train.labels,
         goal=goal,
-        judge=lambda module: accuracy(module, validation.images, validation.labels),
+        judge=lambda module: accuracy(module, judged.images, judged.labels),
         ladder=QUICK_LADDER if run.options.quick else LADDER,
         schedule=run.schedule(),
         device=run.device,

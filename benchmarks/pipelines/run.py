@@ -126,6 +126,18 @@ class Run:
         """Template, full weights and groups of the discrete network."""
         return bare_checkpoint(self.discrete, name=self.options.network)
 
+    @property
+    def identity(self) -> Json:
+        """What every row of this run has in its key."""
+        options = self.options
+        return {
+            "network": options.network,
+            "seed": options.seed,
+            "base": self.base_name,
+            "test": options.with_test,
+            "quick": options.quick,
+        }
+
     def target(self, share: float) -> int:
         """Parameters of a share of the full network."""
         return int(share * self.params)
@@ -151,10 +163,14 @@ class Run:
         return module
 
     def file(self, what: str, ending: str) -> Path:
-        """A file in the build folder that belongs to this network, seed and base."""
+        """A file in the build folder that belongs to this network, seed and base, and to what was trained on.
+
+        A run that tries settings holds images out, so it must never start from weights of a run that did not.
+        """
         options = self.options
         base = self.base_name.replace(" ", "-")
-        name = f"{options.network}-{'quick-' if options.quick else ''}s{options.seed}-{base}-{what}{ending}"
+        kind = f"{'quick-' if options.quick else ''}{'' if options.with_test else 'settings-'}"
+        name = f"{options.network}-{kind}s{options.seed}-{base}-{what}{ending}"
         options.build.mkdir(parents=True, exist_ok=True)
         return options.build / name
 
@@ -171,25 +187,22 @@ class Run:
             measure: makes the row; see `found`.
             details: whatever else decides the row, JSON values.
         """
-        options = self.options
-        key = {
-            "network": options.network,
-            "method": method,
-            "share": share,
-            "seed": options.seed,
-            "base": self.base_name,
-            "test": options.with_test,
-            "quick": options.quick,
-            **details,
-        }
-        found = self.rows.measured(key, measure)
+        found = self.rows.measured({"method": method, "share": share, **self.identity, **details}, measure)
         self.say(f"{method} at {100 * share:g} %: {describe(found)} {details or ''}")
         return found
 
+    @property
+    def reported(self) -> Part:
+        """The images that this run's accuracies are compared on: test images, or held-out ones to try settings."""
+        return self.data.test or self.data.validation
+
     def judge(self, predict: Callable[[Part], float]) -> dict[str, float | None]:
-        """Accuracy on the validation images and, unless settings are tried, on the test images."""
-        test = self.data.test
-        return {"validation": predict(self.data.validation), "test": predict(test) if test else None}
+        """Accuracy on the test images, or on the validation images where settings are tried.
+
+        A run that reports has trained on the validation images, so it is not judged on them.
+        """
+        share = predict(self.reported)
+        return {"validation": None, "test": share} if self.data.test else {"validation": share, "test": None}
 
     def judge_module(self, module: nn.Module) -> dict[str, float | None]:
         """`judge` of a module."""
@@ -234,7 +247,7 @@ class Run:
 
 
 def describe(found: Mapping[str, Any]) -> str:
-    """Accuracies of a row in a few words; settings runs show those of the validation images."""
+    """Accuracies of a row in a few words: on the images that its run reports."""
     parts = []
     for name in ("raw", "reestimated"):
         if found.get(name):

@@ -1,4 +1,4 @@
-"""The operations of the command line, run in this process: import, inspect, curve, export and verify.
+"""The operations of the command line, run in this process: import, inspect, curve, export, train and verify.
 
 `inn serve` builds in child processes; a person with a file and a terminal needs none. These functions are what the
 commands call: paths and plain values in, JSON-ready values out. They are the only way from the command line to
@@ -8,6 +8,7 @@ inn_core, which is imported inside them, so that `inn --help` stays instant and 
 from __future__ import annotations
 
 import contextlib
+import glob
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -208,6 +209,86 @@ def export(
             progress=progress,
         )
     )
+
+
+@translated_errors()
+def train_sizes(
+    reference: str,
+    *,
+    output: Path,
+    data: Arrays | None = None,
+    evaluation: Arrays | None = None,
+    epochs: int | None = None,
+    labelled: bool = True,
+    seed: int | None = None,
+    threads: int | None = None,
+    device: str = "auto",
+    state: Path,
+    progress: Report,
+    note: Callable[[str], None],
+) -> dict[str, Any]:
+    """Train all sizes of a network and write the checkpoint; a run that was stopped goes on from its state.
+
+    Args:
+        reference: a built-in recipe, `package.module:function`, looked up in the working directory too, or the path of
+            an `.inn` file, with `data`.
+        output: checkpoint to write; it appears whole or not at all.
+        data: training samples by graph input, and `labels` where there are any.
+        evaluation: samples and labels for the final curve; those of the recipe when left out.
+        epochs: passes over the data; those of the recipe when left out.
+        labelled: whether labels may be read.
+        seed: of the run; that of the recipe when left out.
+        threads: that PyTorch computes with; its own choice when left out.
+        device: `auto`, `cpu` or `cuda`.
+        state: where the run saves its state; removed when the checkpoint is written.
+        progress: called with a stage and the finished share.
+        note: called with lines for people: where the run goes on, how each epoch went.
+
+    Returns:
+        `{"recipe", "model", "checkpoint" (digest), "file_bytes", "training" (see provenance), "curve"}`; the curve is
+        that of `size_quality_curve` in quality `trained`.
+
+    Raises:
+        RemoteError: the recipe, the samples or an option is refused.
+    """
+    from dataclasses import replace
+
+    import torch
+
+    from inn_core.checkpoint import load_checkpoint, save_checkpoint
+    from inn_core.engine import choose_device
+    from inn_core.evaluate import curve
+    from inn_core.progress import scaled
+    from models.recipes.recipe import find_recipe
+    from models.recipes.size_run import run_recipe
+    from models.recipes.sizes import sizes_recipe
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    place = choose_device(device)
+    if data is not None:
+        recipe = sizes_recipe(load_checkpoint(Path(reference)), data, seed=seed or 0, labelled=labelled)
+    else:
+        with _working_directory_importable():
+            recipe = find_recipe(reference, seed=seed, labelled=labelled)
+    if epochs is not None:
+        recipe = replace(recipe, settings=replace(recipe.settings, epochs=epochs))
+    judged = recipe.evaluation if evaluation is None else evaluation
+    # Samples that do not fit must be found before the training and not after it.
+    curve(recipe.start(), data=judged, params=(), device=device)
+    trained = run_recipe(recipe, state_path=state, device=place, progress=scaled(progress, 0.0, 0.95), note=note)
+    digest = save_checkpoint(trained, output)
+    for leftover in (state, *state.parent.glob(f".{glob.escape(state.name)}.*.part")):  # of runs that were killed
+        leftover.unlink(missing_ok=True)
+    measured = curve(trained, data=judged, quality="trained", device=device, progress=scaled(progress, 0.95, 1.0))
+    return {
+        "recipe": recipe.name,
+        "model": trained.name,
+        "checkpoint": digest,
+        "file_bytes": output.stat().st_size,
+        "training": trained.provenance["training"],
+        "curve": measured,
+    }
 
 
 @translated_errors()

@@ -56,7 +56,7 @@ def curve(
     if json:
         print_json(result)
     else:
-        _print_curve(result)
+        print_curve(result)
 
 
 def _parse_counts(text: str) -> list[int]:
@@ -71,7 +71,8 @@ def _parse_counts(text: str) -> list[int]:
     return counts
 
 
-def _print_curve(result: Mapping[str, Any]) -> None:
+def print_curve(result: Mapping[str, Any]) -> None:
+    """Write a curve to stdout as a table, the full network last."""
     full = result["full"]
     rows = [
         (

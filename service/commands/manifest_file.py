@@ -26,8 +26,12 @@ def manifest_path(artifact: Path) -> Path:
 
 def write_manifest(manifest: Mapping[str, Any], artifact: Path) -> None:
     """Write the manifest beside its artifact: aside, fsynced, renamed, so that no half of one is ever seen."""
-    path = manifest_path(artifact)
-    text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_json(manifest, manifest_path(artifact))
+
+
+def write_json(value: Mapping[str, Any], path: Path) -> None:
+    """Write one JSON document into a file, in the same way."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     staged = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         staged.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Networks of every kind as integral ones, and what a size of them computes by other means, for the tests of training."""
+"""Networks of every kind as integral ones, and what a size of them computes by other means, for tests of training."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import torch
+from onnx import helper
 from torch import Tensor
 
 from inn_core.graph.program import Program
 from inn_core.integral import IntegralNetwork
 from inn_core.kernel_sampler import KernelSampler
-from inn_core.network import Array, Checkpoint
+from inn_core.network import Array, Checkpoint, Template
 from inn_core.quality import SMOOTH
 from tests.inn_core.graph.tiny import model_of, node
 from tests.inn_core.networks import concat_network, depthwise_network
@@ -81,6 +82,22 @@ KINDS: dict[str, Callable[[], Checkpoint]] = {
 """`concat` has a Reshape whose constant follows the sizes, `depthwise` an attribute that does."""
 
 
+def in_precision(checkpoint: Checkpoint, dtype: type) -> Checkpoint:
+    """The same network in half or double precision, samples and all."""
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    model = onnx.ModelProto()
+    model.CopyFrom(checkpoint.template.model)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = kind
+    weights = {name: (shape, kind) for name, (shape, _) in checkpoint.template.weights.items()}
+    return replace(
+        checkpoint,
+        template=Template(model, weights),
+        weights={name: array.astype(dtype) for name, array in checkpoint.weights.items()},
+        calibration={name: array.astype(dtype) for name, array in checkpoint.calibration.items()},
+    )
+
+
 def smoothed(checkpoint: Checkpoint, seed: int = 1) -> Checkpoint:
     """With random smoothing orders, so that no test depends on the solver."""
     random = np.random.default_rng(seed)
@@ -95,7 +112,7 @@ def smooth_orders(checkpoint: Checkpoint) -> dict[str, Array]:
 
 def with_kernels(checkpoint: Checkpoint, **options: object) -> IntegralNetwork:
     """An integral network that samples kernels in the smoothing orders of a checkpoint."""
-    return IntegralNetwork(checkpoint, sampler=KernelSampler(checkpoint, smooth_orders(checkpoint)), **options)  # type: ignore[arg-type]
+    return IntegralNetwork(checkpoint, sampler=KernelSampler(checkpoint, smooth_orders(checkpoint)), **options)
 
 
 def inputs_of(checkpoint: Checkpoint) -> Tensor:

@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from inn_core.checkpoint import file_digest, load_checkpoint, read_header, save_checkpoint
 from inn_core.errors import DigestMismatchError, InnError, InvalidCheckpointError, InvalidWeightsError
+from inn_core.integral import IntegralNetwork
 from inn_core.network import Array, Checkpoint, Template, Term
 from inn_core.plan import feasible_range
 from inn_core.resize import resize_template
@@ -78,6 +79,25 @@ def test_arrays_are_read_only_views_of_the_file(saved: Path) -> None:
         for array in getattr(network, part).values():
             assert not array.flags.writeable
             assert array.base is not None
+
+
+def test_sampling_comes_back_and_is_absent_from_networks_that_were_never_trained(saved: Path, tmp_path: Path) -> None:
+    """Files of releases that knew no training have no such member and keep their digests."""
+    assert "sampling" not in read_header(saved)
+    assert load_checkpoint(saved).sampling == {}
+    trained = IntegralNetwork(replace(concat_network(), statistics={})).to_checkpoint()
+    save_checkpoint(trained, tmp_path / "n.inn")
+    assert read_header(tmp_path / "n.inn")["sampling"] == {"kind": "nested"}
+    assert_equal(load_checkpoint(tmp_path / "n.inn"), trained)
+
+
+@pytest.mark.parametrize(
+    "sampling", [[["kind", "nested"]], "nested", 7, None, {"kind": None}, {"kind": ["nested"]}, {"kind": "kernel"}]
+)
+def test_a_sampling_of_another_form_is_refused(saved: Path, tmp_path: Path, sampling: Any) -> None:
+    path = tampered(saved, tmp_path / "bad.inn", _set("sampling", sampling))
+    with pytest.raises(InvalidCheckpointError, match=r"'bad\.inn' is not a usable checkpoint"):
+        load_checkpoint(path)
 
 
 def test_a_network_without_samples_and_statistics_comes_back(residual: Checkpoint, tmp_path: Path) -> None:

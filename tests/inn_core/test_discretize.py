@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from onnx import numpy_helper
+from scipy.special import log_softmax
 
 import inn_core.discretize
 from inn_core.discretize import discretize
 from inn_core.errors import DeviceError, QualityUnavailableError
 from inn_core.graph.axis import axis_size
-from inn_core.network import Checkpoint
+from inn_core.integral import IntegralNetwork
+from inn_core.network import Array, Checkpoint
 from inn_core.plan import Budget, Plan, choose_plan, feasible_range
 from inn_core.refine import METHODS
+from inn_core.resize import resize_template
+from inn_core.sampled_sizes import trained_weights
+from inn_core.training import SizeTraining, train_sizes_
+from tests.inn_core.graph.tiny import run
+from tests.inn_core.sized import Repeated
 from tests.inn_core.trained import gaussian, integral, mlp, residual_convnet, smooth_images
 
 
@@ -128,3 +139,76 @@ def test_progress_rises_to_one_also_with_distilled_candidates(network: Checkpoin
     discretize(network, plan, device="cpu", progress=lambda _, done: seen.append(done))
     assert seen == sorted(seen)
     assert seen[-1] == pytest.approx(1.0)
+
+
+@pytest.fixture(scope="module")
+def trained(network: Checkpoint) -> Checkpoint:
+    """Every size taught on the samples, without labels."""
+    made = IntegralNetwork(network, smallest=0.2)
+    inputs = torch.from_numpy(np.array(network.calibration["x"]))
+    settings = SizeTraining(epochs=30, optimizer="adam", peak_rate=0.01)
+    train_sizes_(made, Repeated(inputs, torch.zeros(len(inputs)), 40), settings=settings)
+    return made.to_checkpoint()
+
+
+def test_the_trained_size_is_one_more_candidate(trained: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores are dictated: those of the methods first, that of the trained size last; it wins a tie."""
+    expected = trained_weights(trained, half(trained).sizes, device=torch.device("cpu"))
+    for score, wins in ((0.25, True), (1.0, True), (1.5, False)):
+        scores = [1.0] * len(METHODS) + [score]
+        monkeypatch.setattr(inn_core.discretize, "mean_divergence", lambda *_, left=scores: left.pop(0))
+        found = discretize(trained, half(trained), device="cpu")
+        assert (found.method == "trained") == wins
+        assert found.held_out == min(score, 1.0)
+        if wins:
+            for name, weight in expected.items():
+                np.testing.assert_array_equal(found.weights[name], weight)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
+def test_refined_is_never_worse_than_the_trained_size_on_held_out_samples(trained: Checkpoint, share: float) -> None:
+    """The blocks held out are every fourth of sixteen; ONNX Runtime judges both, and scipy knows the divergence."""
+    low, high = feasible_range(trained, "params")
+    plan = choose_plan(trained, Budget("params", int(low + share * (high - low))))
+    refined = discretize(trained, plan, device="cpu")
+    sized = discretize(trained, plan, quality="trained", device="cpu")
+    assert sized.method == "trained"
+    held_out = np.arange(160)[np.arange(160) // 10 % 4 == 3]
+    samples = {"x": trained.calibration["x"][held_out]}
+    full = discretize(trained, choose_plan(trained, Budget("params", 10**9)), device="cpu")
+    whole = log_softmax(run_sized(trained, trained.structure.full_sizes(), full.weights, samples), axis=1)
+    logs = log_softmax(run_sized(trained, plan.sizes, sized.weights, samples), axis=1)
+    trained_score = float((np.exp(whole) * (whole - logs)).sum(1).mean())
+    assert refined.held_out is not None
+    assert refined.held_out <= trained_score * (1 + 1e-4)
+    if refined.method == "trained":
+        assert refined.held_out == pytest.approx(trained_score, rel=1e-4)
+
+
+def run_sized(network: Checkpoint, sizes: Mapping[str, int], weights: Mapping[str, Array], samples: Any) -> Array:
+    model = resize_template(network, sizes)
+    for name in network.template.weights:
+        model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(weights[name]), name))
+    return run(model, samples)[0]
+
+
+def test_a_trained_size_wins_where_it_is_best() -> None:
+    """Least squares have two dozen samples to fit, training saw many more."""
+    few = integral(mlp(features=8, hidden=16), {"x": gaussian(24, 8)})
+    made = IntegralNetwork(few, smallest=0.2)
+    inputs = torch.from_numpy(gaussian(1000, 8, seed=5))
+    settings = SizeTraining(epochs=12, optimizer="adam", peak_rate=0.01)
+    train_sizes_(made, Repeated(inputs, torch.zeros(len(inputs)), 50), settings=settings)
+    made.measure_(inputs)
+    trained = made.to_checkpoint()
+    low, high = feasible_range(trained, "params")
+    plan = choose_plan(trained, Budget("params", int(low + 0.4 * (high - low))))
+    found = discretize(trained, plan, device="cpu")
+    assert found.method == "trained"
+    for name, weight in discretize(trained, plan, quality="trained", device="cpu").weights.items():
+        np.testing.assert_array_equal(found.weights[name], weight)
+
+
+def test_an_untrained_network_has_no_trained_size(network: Checkpoint) -> None:
+    with pytest.raises(QualityUnavailableError, match="was not trained in its sizes"):
+        discretize(network, half(network), quality="trained", device="cpu")

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from inn_core.checkpoint import load_checkpoint, save_checkpoint
-from inn_core.errors import InvalidCheckpointError
+from inn_core.errors import InnError, InvalidCheckpointError
+from inn_core.export import export_artifact
 from inn_core.integral import IntegralNetwork
 from inn_core.network import Array, Checkpoint
+from inn_core.plan import Budget, feasible_range
+from inn_core.tensorfile import read_tensors, write_tensors
 from inn_core.trained_check import trained_faults
+from tests.inn_core.graph.tiny import model_of, node
 from tests.inn_core.sized import small_residual, smoothed, with_kernels
+from tests.inn_core.trained import gaussian, integral
 
 Change = Callable[[dict[str, Array]], None]
 
@@ -26,13 +35,13 @@ def trained() -> Checkpoint:
     network = with_kernels(smoothed(small_residual()))
     sampler = network.sampler
     group = next(iter(network.full_sizes))
-    sampler.tuned = {group: [torch.tensor([0.0, 0.2, 0.5, 1.0], dtype=torch.float64)]}  # type: ignore[assignment]
+    sampler.tuned = {group: [torch.tensor([0.0, 0.2, 0.5, 1.0], dtype=torch.float64)]}
     network.measure_()
     return network.to_checkpoint()
 
 
 def first(arrays: dict[str, Array], part: str) -> str:
-    return next(name for name in arrays if name.startswith("trained/") and part in name)
+    return next(name for name in arrays if name.startswith(("trained/", "smooth/")) and part in name)
 
 
 def _drop(part: str) -> Change:
@@ -52,6 +61,19 @@ def _set(part: str, make: Callable[[Array], Array]) -> Change:
 
 def _stray(arrays: dict[str, Array]) -> None:
     arrays["trained/unknown"] = np.zeros(1, dtype=np.float32)
+
+
+def _unordered(arrays: dict[str, Array]) -> None:
+    """Finding them again may take minutes, so a file may not ask for it."""
+    for name in [name for name in arrays if name.startswith("smooth/")]:
+        del arrays[name]
+
+
+def _foreign(kind: str) -> Change:
+    def change(arrays: dict[str, Array]) -> None:
+        arrays[f"trained/{kind}/b3"] = np.ones(5, dtype=np.float32)
+
+    return change
 
 
 def _half_ordered(arrays: dict[str, Array]) -> None:
@@ -78,6 +100,20 @@ CHANGES: dict[str, Change] = {
     "edges end early": _set("partition/", lambda array: array * 0.5),
     "an array belongs to nothing": _stray,
     "a group lacks its smoothing order": _half_ordered,
+    "all smoothing orders are missing": _unordered,
+    "a smoothing order is a number": _set("smooth/", lambda _: np.array(0)),
+    "a smoothing order is of another type": _set("smooth/", lambda array: array.astype(np.int32)),
+    "a scale belongs to no node": _foreign("scale"),
+    "sizes are not integers": _set("params/1/sizes", lambda array: array.astype(np.float64)),
+    "the first knot is not the full network": _set("params/0/sizes", lambda array: array - 1),
+    "a variance is infinite": _set("macs/0/variance/", lambda array: np.full_like(array, np.inf)),
+    "a scale is not finite": _set("scale/", lambda array: np.full_like(array, np.inf)),
+    "a shift is a matrix": _set("shift/", lambda array: array[None]),
+    "edges are not finite": _set("partition/", lambda array: np.full_like(array, np.nan)),
+    "edges are of another type": _set("partition/", lambda array: array.astype(np.float32)),
+    "edges are a number": _set("partition/", lambda _: np.array(1.0)),
+    "edges have another count than their name": _set("partition/", lambda array: np.linspace(0, 1, 9)),
+    "a mean of a group that grew": _set("params/1/mean/", lambda array: np.zeros(len(array) + 1, np.float32)),
     "a smoothing order is no permutation": _no_permutation,
 }
 
@@ -113,3 +149,62 @@ def test_an_unknown_sampling_is_refused(trained: Checkpoint, sampling: dict[str,
 def test_trained_arrays_without_a_sampling_are_refused(trained: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(InvalidCheckpointError, match="never trained"):
         save_checkpoint(replace(trained, sampling={}), tmp_path / "forged.inn")
+
+
+def test_a_scale_of_a_node_that_is_not_linear_is_refused(tmp_path: Path) -> None:
+    """Both bounds of a clip are weights of the checkpoint, too, and have no axis."""
+    model = model_of(
+        [node("Gemm", "x w1 b1", "h"), node("Clip", "h low high", "a"), node("Gemm", "a w2 b2", "y")],
+        weights={"w1": (6, 8), "b1": (8,), "w2": (8, 5), "b2": (5,)},
+        floats={"low": 0.0, "high": 6.0},
+        inputs={"x": (6,)},
+    )
+    trained = IntegralNetwork(integral(model, {"x": gaussian(16, 6)})).to_checkpoint()
+    path = tmp_path / "n.inn"
+    save_checkpoint(trained, path)
+    content = read_tensors(path, verify=True)
+    header, tensors = json.loads(content.text), dict(content.tensors)
+    header["statistics"].append("trained/scale/low")
+    tensors["s/trained/scale/low"] = np.ones((), dtype=np.float32)
+    write_tensors(path, tensors, json.dumps(header))
+    with pytest.raises(InvalidCheckpointError, match="'low' has a scale and belongs to no node"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
+def test_a_forged_file_is_refused_with_and_without_reading_every_byte(
+    trained: Checkpoint, change: Change, tmp_path: Path
+) -> None:
+    """Written as an attacker would: the digest is right."""
+    path = tmp_path / "n.inn"
+    save_checkpoint(trained, path)
+    content = read_tensors(path, verify=True)
+    header, tensors = json.loads(content.text), dict(content.tensors)
+    arrays = {name: tensors.pop(f"s/{name}") for name in header["statistics"]}
+    change(arrays)
+    header["statistics"] = list(arrays)
+    write_tensors(path, tensors | {f"s/{name}": array for name, array in arrays.items()}, json.dumps(header))
+    for verify in (True, False):
+        with pytest.raises(InvalidCheckpointError, match=r"'n\.inn' is not a usable checkpoint"):
+            load_checkpoint(path, verify=verify)
+
+
+@pytest.mark.parametrize("quality", ["trained", "uniform", "refined"])
+def test_numbers_that_overflow_when_folded_end_in_an_error_of_ours(
+    trained: Checkpoint, quality: str, tmp_path: Path
+) -> None:
+    """Each is finite, so the file is sound; their product is not."""
+    arrays = dict(trained.statistics)
+    for name, array in trained.statistics.items():
+        if name.startswith("trained/scale/"):
+            arrays[name] = np.full_like(array, 3e38)
+        elif "/variance/" in name:
+            arrays[name] = np.zeros_like(array)
+    forged = replace(trained, statistics=arrays)
+    save_checkpoint(forged, tmp_path / "n.inn")
+    budget = Budget("params", sum(feasible_range(forged, "params")) // 2)
+    path = tmp_path / "n.onnx"
+    options = {"quality": quality, "checkpoint_digest": "sha256:" + "0" * 64, "device": "cpu"}
+    with suppress(InnError):
+        export_artifact(load_checkpoint(tmp_path / "n.inn"), budget, path=path, **options)
+        assert all(np.isfinite(numpy_helper.to_array(each)).all() for each in onnx.load(path).graph.initializer)

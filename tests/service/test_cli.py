@@ -59,7 +59,7 @@ assert not loaded, loaded
 """
     done = fresh_python(code, tmp_path)
     assert done.returncode == 0, done.stderr
-    for command in ("import", "inspect", "curve", "export", "serve", "verify"):
+    for command in ("import", "inspect", "curve", "export", "train", "serve", "verify"):
         assert command in done.stdout
 
 

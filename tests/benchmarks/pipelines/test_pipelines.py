@@ -52,18 +52,19 @@ def test_part_a_measures_the_discrete_network_and_the_same_trained_on(
 def test_a_second_run_trains_and_measures_nothing(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    main(["--part", "A", *arguments])
+    chosen = ["--part", "A", "--methods", "discrete", "discrete, trained on"]
+    main([*chosen, *arguments])
     before = (tmp_path / "pipelines.json").read_bytes()
     monkeypatch.setattr(run, "train_classifier_", None)
     monkeypatch.setattr(run, "accuracy", None)
-    assert main(["--part", "A", *arguments]) == 0
+    assert main([*chosen, *arguments]) == 0
     assert (tmp_path / "pipelines.json").read_bytes() == before
 
 
 def test_a_settings_run_never_looks_at_the_test_images(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--part", "A", "--settings", *arguments]) == 0
+    assert main(["--part", "A", "--methods", "discrete", "discrete, trained on", "--settings", *arguments]) == 0
     assert all(row["found"]["raw"]["test"] is None for row in rows_in(tmp_path))
     assert not (tmp_path / "pipelines.md").exists()
     assert capsys.readouterr().out == ""
@@ -101,6 +102,26 @@ def test_part_b_cuts_samples_kernels_and_folds(arguments: list[str], tmp_path: P
     assert sorted({row["key"]["share"] for row in rows}) == [0.5, 0.6, 0.7, 0.8, 0.9]
     full = exported_parameters(run.NETWORKS["vgg"].make(widths=(8,) * 8))
     assert all(row["found"]["params"] <= row["key"]["share"] * full for row in rows)
+
+
+def test_a_settings_run_shares_no_weights_with_a_run_that_saw_its_held_out_images(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    main(["--part", "A", "--methods", "discrete", *arguments])
+    main(["--part", "A", "--methods", "discrete", "--settings", *arguments])
+    weights = sorted(path.name for path in (tmp_path / "build").glob("*.safetensors"))
+    assert len(weights) == 2
+    assert ["settings" in name for name in weights] == [False, True]
+    reported, tried = rows_in(tmp_path)
+    assert reported["found"]["raw"]["validation"] is None
+    assert tried["found"]["raw"]["test"] is None
+
+
+def test_a_quick_run_leaves_the_results_in_the_documents_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["--part", "A", "--methods", "discrete", "--quick", "--no-bfloat16", "--build", "build"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["build"]
+    assert (tmp_path / "build" / "quick.md").is_file()
 
 
 def test_cost_needs_the_method_that_sets_the_goals(arguments: list[str]) -> None:

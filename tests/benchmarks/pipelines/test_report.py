@@ -48,13 +48,21 @@ def test_both_readings_are_shown_with_sizes_once() -> None:
     assert text.count("500, 5.00 | 250, 5.00") == 1
 
 
-def test_the_best_setting_is_picked_on_validation_and_shown_on_test() -> None:
+def test_the_best_setting_of_each_seed_is_picked_on_the_images_shown() -> None:
     rows = [
         row("Torch-Pruning", 0.5, 0.80, validation=0.70, setting="A"),
         row("Torch-Pruning", 0.5, 0.75, validation=0.72, setting="B"),
+        row("Torch-Pruning", 0.5, 0.60, validation=0.66, setting="A", seed=1),
+        row("Torch-Pruning", 0.5, 0.70, validation=0.62, setting="B", seed=1),
     ]
-    assert "| Torch-Pruning | 75.00 |" in tables(rows)
-    assert "| Torch-Pruning | 72.00 |" in tables(rows, on="validation")
+    assert "| Torch-Pruning | 75.00 ± 5.00 |" in tables(rows)
+    assert "| Torch-Pruning | 69.00 ± 3.00 |" in tables(rows, on="validation")
+
+
+def test_rows_of_a_report_need_no_validation_accuracy() -> None:
+    measured = row("Torch-Pruning", 0.5, 0.80, setting="A")
+    measured["found"]["raw"]["validation"] = None
+    assert "| Torch-Pruning | 80.00 |" in tables([measured])
 
 
 def test_steps_are_named_where_they_differ() -> None:
@@ -81,16 +89,26 @@ def test_methods_with_other_shares_have_a_table_of_their_own() -> None:
     assert "### At 81 % to 25 % of the parameters" in text
 
 
-def test_goals_are_validation_accuracies_of_the_longest_training() -> None:
+SAME = {"network": "net", "seed": 0, "base": "16 epochs", "test": True, "quick": False}
+
+
+def test_goals_are_what_the_longest_training_of_the_same_run_reached() -> None:
     rows = [
         row("slimmable", 1.0, 0.9, steps=5, found={"shared_steps": 5}),
-        row("slimmable", 0.5, 0.9, validation=0.6, steps=5, found={"shared_steps": 5}),
+        row("slimmable", 0.5, 0.95, steps=5, found={"shared_steps": 5}),
         row("slimmable", 0.5, 0.9, again=0.8, steps=9, found={"shared_steps": 9}),
-        row("slimmable", 0.25, 0.9, validation=0.5, steps=9, found={"shared_steps": 9}),
+        row("slimmable", 0.25, 0.5, validation=0.99, steps=9, found={"shared_steps": 9}),
         row("slimmable", 0.12, 0.9, seed=1, steps=9, found={"shared_steps": 9}),
     ]
-    assert goals(rows, "net", "slimmable", 0, "16 epochs") == {0.5: 0.8, 0.25: 0.5}
-    assert goals(rows, "net", "slimmable", 0, "4 epochs") == {}
+    assert goals(rows, "slimmable", SAME) == {0.5: 0.8, 0.25: 0.5}
+    assert goals(rows, "slimmable", {**SAME, "base": "4 epochs"}) == {}
+
+
+def test_goals_of_a_settings_run_are_its_own() -> None:
+    tried = row("slimmable", 0.5, 0.9, validation=0.7, steps=9, found={"shared_steps": 9})
+    tried["key"]["test"], tried["found"]["raw"]["test"] = False, None
+    assert goals([tried], "slimmable", {**SAME, "test": False}) == {0.5: 0.7}
+    assert goals([tried], "slimmable", SAME) == {}
 
 
 def cost_rows(*, is_reached: bool) -> list[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from inn_core.checkpoint import save_checkpoint
 from inn_core.convert import import_network
+from service.builder.limits import chosen_threads
 from service.errors import BuilderFailedError, RemoteError
 from service.jobs.client import BuilderClient, builder_command
 from service.settings import BuilderSettings
@@ -152,6 +154,45 @@ def test_plan_foretells_the_build_and_the_manifest_tells_of_the_file(answered: d
 def test_same_build_gives_the_same_bytes(answered: dict[str, Any]) -> None:
     assert answered["plan again"] == answered["plan instant"]
     assert answered["again"]["digest"] == answered["instant"]["digest"]
+
+
+def test_builds_with_other_numbers_of_threads_give_equal_bytes_or_have_other_keys(
+    checkpoint: dict[str, str], tmp_path: Path
+) -> None:
+    """Sums are split over threads, and rounding with them."""
+    for quality in ("refined", "instant"):
+        builds = []
+        for threads in (1, 2):
+            path = tmp_path / f"{quality}-{threads}"
+            params = request(checkpoint, PARAMETERS // 2, quality=quality)
+            plan, manifest = asyncio.run(
+                answers(
+                    ("plan", params),
+                    ("export", {**params, "path": str(path)}),
+                    settings=SETTINGS.model_copy(update={"threads": threads}),
+                )
+            )
+            assert plan["build_key"] == manifest["build_key"]
+            builds.append((manifest["build_key"], path.read_bytes()))
+        (first_key, first), (second_key, second) = builds
+        assert first_key != second_key or first == second
+
+
+def test_the_full_size_has_one_key_whatever_the_threads(checkpoint: dict[str, str]) -> None:
+    params = request(checkpoint, PARAMETERS + 1)
+    keys = {
+        asyncio.run(answers(("plan", params), settings=SETTINGS.model_copy(update={"threads": threads})))[0][
+            "build_key"
+        ]
+        for threads in (1, 2)
+    }
+    assert len(keys) == 1
+
+
+def test_threads_are_those_of_the_settings_or_one_for_each_core() -> None:
+    assert chosen_threads(3) == 3
+    assert 1 <= chosen_threads(0) <= len(os.sched_getaffinity(0))
+    assert chosen_threads(0) == chosen_threads(0)
 
 
 def test_curve_is_measured(answered: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from http import HTTPStatus
 import pytest
 
 import inn_core.errors
+import models
 import service
 from inn_core.errors import BudgetUnreachableError, InnError
 from service.errors import (
@@ -35,11 +36,12 @@ def descendants(base: type[Exception]) -> set[type[Exception]]:
 
 
 def all_errors() -> set[type[Exception]]:
-    for module in pkgutil.walk_packages(service.__path__, "service."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+    for package in (service, models):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
     errors = descendants(ServiceError) | descendants(InnError)
-    return {error for error in errors if error.__module__.split(".")[0] in ("service", "inn_core")}
+    return {error for error in errors if error.__module__.split(".")[0] in ("service", "models", "inn_core")}
 
 
 def test_every_error_class_of_both_trees_has_a_row() -> None:

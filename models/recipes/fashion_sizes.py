@@ -1,0 +1,84 @@
+"""Train all sizes of the demo network on Fashion-MNIST: the built-in recipe `fashion_resnet` of `inn train`.
+
+It starts from the imported network that ships with the package and ends with a checkpoint that holds every size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional
+
+from inn_core.checkpoint import load_checkpoint
+from inn_core.training import Batch, SizeTraining
+from models.datasets import DEFAULT_FOLDER, fashion_mnist
+from models.recipes.classifier import ByteArray, Schedule, augmented_batches, to_pixels
+from models.recipes.recipe import Recipe
+
+START = Path(__file__).parents[1] / "checkpoints" / "fashion_resnet.inn"
+"""The imported network; written by `python -m models.recipes.fashion_resnet`."""
+
+SETTINGS = SizeTraining(epochs=8, peak_rate=0.1)
+
+
+class FashionBatches:
+    """Training images, shuffled and augmented as those of the discrete network are.
+
+    Args:
+        images: uint8, shape `(n, height, width)`.
+        labels: class of each image.
+        schedule: batch size, augmentation and seed.
+    """
+
+    def __init__(self, images: ByteArray, labels: ByteArray, schedule: Schedule) -> None:
+        self._images = images
+        self._labels = labels
+        self._schedule = schedule
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return math.ceil(len(self._images) / self._schedule.batch_images)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of an epoch; the targets are classes."""
+        for pixels, classes in augmented_batches(self._images, self._labels, self._schedule, number):
+            yield (pixels,), classes
+
+
+def recipe(*, seed: int = 0, labelled: bool = True, folder: str | Path = DEFAULT_FOLDER) -> Recipe:
+    """The recipe of the demo network.
+
+    Args:
+        seed: of the order of the images, their augmentation, and the sizes.
+        labelled: train on labels; without, the imported network is the teacher.
+        folder: holds the files of Fashion-MNIST.
+
+    Raises:
+        DatasetError: the images are not installed.
+    """
+    schedule = Schedule(seed=seed)
+    images, labels = fashion_mnist("train", folder=folder)
+    test_images, test_labels = fashion_mnist("test", folder=folder)
+
+    def task_loss(logits: Any, classes: Any) -> Tensor:
+        return functional.cross_entropy(
+            logits.float(), classes.to(logits.device), label_smoothing=schedule.label_smoothing
+        )
+
+    return Recipe(
+        name="fashion_resnet",
+        start=lambda: load_checkpoint(START),
+        batches=FashionBatches(images, labels, schedule),
+        task_loss=task_loss if labelled else None,
+        settings=SETTINGS,
+        evaluation={"image": to_pixels(test_images).numpy(), "labels": test_labels.astype(np.int64)},
+        is_fastest=True,
+        seed=seed,
+        data=f"Fashion-MNIST, {len(images):,} training images",
+        description="residual network for Fashion-MNIST, all sizes",
+    )

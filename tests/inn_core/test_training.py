@@ -1,0 +1,320 @@
+"""Sandwich training: gradients by hand, falling losses, resumption to the bit, errors that say what to do."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812  # the name every PyTorch reader knows
+from torch import Tensor
+
+from inn_core import training
+from inn_core.errors import InvalidTrainingError, TrainingStateError
+from inn_core.integral import IntegralNetwork
+from inn_core.network import Checkpoint
+from inn_core.training import SizeTraining, Teacher, make_optimizer, sandwich_step, train_sizes_
+from tests.inn_core.graph.tiny import model_of, node
+from tests.inn_core.sized import (
+    Repeated,
+    inputs_of,
+    own_output,
+    shaken_,
+    shares,
+    small_residual,
+    small_transposed,
+    smoothed,
+    with_kernels,
+)
+from tests.inn_core.trained import gaussian, integral
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    return smoothed(small_residual())
+
+
+@pytest.fixture(scope="module")
+def batches(checkpoint: Checkpoint) -> Repeated:
+    """Labels that can be learned: the rank of the mean of an image."""
+    inputs = inputs_of(checkpoint)
+    return Repeated(inputs, inputs.mean((1, 2, 3)).argsort().argsort() * 5 // len(inputs), 16)
+
+
+def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(output, target)
+
+
+def kl(full: Tensor, sized: Tensor) -> Tensor:
+    """PyTorch's own divergence of two batches of logits."""
+    return F.kl_div(sized.log_softmax(1), full.log_softmax(1), reduction="batchmean", log_target=True)
+
+
+@pytest.mark.parametrize("task_share", [0.0, 0.25])
+def test_a_step_adds_the_gradients_of_the_losses_by_hand(
+    checkpoint: Checkpoint, batches: Repeated, task_share: float
+) -> None:
+    settings = SizeTraining(random_sizes=2, task_share=task_share)
+    network, twin = (shaken_(IntegralNetwork(checkpoint, seed=9)).train() for _ in range(2))
+    ((inputs,), labels) = batches.epoch(0)[0]
+    value = sandwich_step(network, (inputs,), labels, settings=settings, task_loss=cross_entropy)
+    full = twin(inputs, sizes=twin.full_sizes)
+    loss = F.cross_entropy(full, labels)
+    assert value == pytest.approx(float(loss.detach()), rel=1e-6)
+    sizes = [twin.smallest_sizes, twin.sample_sizes(), twin.sample_sizes()]
+    for each in sizes:
+        sized = twin(inputs, sizes=each)
+        loss = loss + (1 - task_share) * kl(full.detach(), sized) + task_share * F.cross_entropy(sized, labels)
+    loss.backward()
+    assert int(network.draws_taken) == 2
+    for parameter, expected in zip(network.parameters(), twin.parameters(), strict=True):
+        assert parameter.grad is not None
+        assert expected.grad is not None
+        torch.testing.assert_close(parameter.grad, expected.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_without_labels_a_step_learns_from_the_checkpoint(checkpoint: Checkpoint, batches: Repeated) -> None:
+    settings = SizeTraining(random_sizes=1)
+    network, twin = (shaken_(IntegralNetwork(checkpoint, seed=9)).train() for _ in range(2))
+    ((inputs,), labels) = batches.epoch(0)[0]
+    sandwich_step(network, (inputs,), labels, settings=settings, task_loss=None, teacher=Teacher(network))
+    reference = own_output(checkpoint, inputs)
+    sizes = [twin.full_sizes, twin.smallest_sizes, twin.sample_sizes()]
+    torch.stack([kl(reference, twin(inputs, sizes=each)) for each in sizes]).sum().backward()
+    for parameter, expected in zip(network.parameters(), twin.parameters(), strict=True):
+        assert parameter.grad is not None
+        assert expected.grad is not None
+        torch.testing.assert_close(parameter.grad, expected.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("kernels", [False, True])
+def test_every_size_learns_the_task(checkpoint: Checkpoint, batches: Repeated, optimizer: str, kernels: bool) -> None:
+    network = with_kernels(checkpoint) if kernels else IntegralNetwork(checkpoint)
+
+    def losses() -> list[float]:
+        with torch.no_grad():
+            network.train()
+            return [
+                float(cross_entropy(network(batches.inputs, sizes=shares(checkpoint, share)), batches.targets))
+                for share in (1.0, 0.6, 0.4)
+            ]
+
+    before = losses()
+    seen: list[tuple[int, float]] = []
+    settings = SizeTraining(epochs=8, optimizer=optimizer, peak_rate=0.05 if optimizer == "sgd" else 0.02)
+    train_sizes_(
+        network,
+        batches,
+        settings=settings,
+        task_loss=cross_entropy,
+        after_epoch=lambda epoch, loss: seen.append((epoch, loss)),
+    )
+    assert not network.training
+    assert [epoch for epoch, _ in seen] == list(range(1, 9))
+    assert seen[-1][1] < 0.8 * seen[0][1]
+    assert all(now < 0.85 * then for now, then in zip(losses(), before, strict=True))
+
+
+def test_without_labels_sizes_approach_the_network_that_stays_what_it_was(
+    checkpoint: Checkpoint, batches: Repeated
+) -> None:
+    network = IntegralNetwork(checkpoint)
+    reference = own_output(checkpoint, batches.inputs)
+
+    def distance(share: float) -> float:
+        with torch.no_grad():
+            return float(kl(reference, network.train()(batches.inputs, sizes=shares(checkpoint, share))))
+
+    before = distance(0.5)
+    train_sizes_(network, batches, settings=SizeTraining(epochs=8, peak_rate=0.02))
+    assert distance(0.5) < 0.5 * before
+    network.measure_()
+    with torch.no_grad():
+        assert float(kl(reference, network.eval()(batches.inputs))) < 0.02
+
+
+def test_images_are_learned_without_labels_and_in_bfloat16() -> None:
+    checkpoint = small_transposed()
+    network = IntegralNetwork(checkpoint, normalise=False)
+    inputs = inputs_of(checkpoint)
+    reference = own_output(checkpoint, inputs)
+
+    def error() -> float:
+        with torch.no_grad():
+            return float(
+                F.mse_loss(network(inputs, sizes=shares(checkpoint, 0.5)), reference) / reference.square().mean()
+            )
+
+    before = error()
+    settings = SizeTraining(epochs=10, optimizer="adam", peak_rate=0.01, bfloat16=True)
+    train_sizes_(network, Repeated(inputs, torch.zeros(len(inputs)), 12), settings=settings)
+    assert error() < 0.7 * before
+
+
+class KilledError(Exception):
+    """Stands for SIGKILL: nothing is tidied up."""
+
+
+@pytest.mark.parametrize("save_seconds", [0.0, math.inf])
+@pytest.mark.parametrize("labels", [True, False])
+def test_a_run_that_was_killed_ends_with_the_same_bits(
+    checkpoint: Checkpoint,
+    batches: Repeated,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    save_seconds: float,
+    labels: bool,
+) -> None:
+    """In the middle of an epoch, twice; states are saved after every step, or only after epochs."""
+    monkeypatch.setattr(training, "SAVE_SECONDS", save_seconds)
+    settings = SizeTraining(epochs=3, optimizer="adam", peak_rate=0.01)
+    task = cross_entropy if labels else None
+    whole = IntegralNetwork(checkpoint)
+    train_sizes_(whole, batches, settings=settings, task_loss=task)
+    state = tmp_path / "run.state"
+    starts = []
+    for killed_at in (2, 5, None):
+        network = IntegralNetwork(checkpoint)
+        shares_seen: list[float] = []
+
+        def progress(_: str, share: float, at: int | None = killed_at, seen: list[float] = shares_seen) -> None:
+            seen.append(share)
+            if at is not None and round(share * 9) == at:
+                raise KilledError
+
+        if killed_at is None:
+            train_sizes_(network, batches, settings=settings, task_loss=task, state_path=state, progress=progress)
+        else:
+            with pytest.raises(KilledError):
+                train_sizes_(network, batches, settings=settings, task_loss=task, state_path=state, progress=progress)
+        starts.append(round(shares_seen[0] * 9) - 1)
+    assert starts == ([0, 1, 4] if save_seconds == 0 else [0, 0, 3])
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(network.state_dict()[name], tensor), name
+
+
+def test_a_finished_run_is_not_run_again(checkpoint: Checkpoint, batches: Repeated, tmp_path: Path) -> None:
+    state = tmp_path / "run.state"
+    settings = SizeTraining(epochs=1)
+    first, second = IntegralNetwork(checkpoint), IntegralNetwork(checkpoint)
+    train_sizes_(first, batches, settings=settings, task_loss=cross_entropy, state_path=state)
+    steps: list[float] = []
+    train_sizes_(
+        second,
+        batches,
+        settings=settings,
+        task_loss=cross_entropy,
+        state_path=state,
+        progress=lambda _, share: steps.append(share),
+    )
+    assert steps == []
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(second.state_dict()[name], tensor)
+
+
+def test_the_state_of_another_run_is_refused(checkpoint: Checkpoint, batches: Repeated, tmp_path: Path) -> None:
+    state = tmp_path / "run.state"
+    settings = SizeTraining(epochs=1)
+    train_sizes_(IntegralNetwork(checkpoint), batches, settings=settings, task_loss=cross_entropy, state_path=state)
+    others = [
+        (IntegralNetwork(checkpoint), SizeTraining(epochs=2), cross_entropy),
+        (IntegralNetwork(checkpoint), settings, None),
+        (IntegralNetwork(checkpoint, seed=1), settings, cross_entropy),
+        (IntegralNetwork(checkpoint, smallest=0.5), settings, cross_entropy),
+        (IntegralNetwork(checkpoint, normalise=False), settings, cross_entropy),
+        (with_kernels(checkpoint), settings, cross_entropy),
+        (IntegralNetwork(small_transposed()), settings, cross_entropy),
+    ]
+    for network, other, task in others:
+        with pytest.raises(TrainingStateError, match=r"run\.state' belongs to another run"):
+            train_sizes_(network, batches, settings=other, task_loss=task, state_path=state)
+
+
+def test_a_cut_state_is_refused(checkpoint: Checkpoint, batches: Repeated, tmp_path: Path) -> None:
+    state = tmp_path / "run.state"
+    settings = SizeTraining(epochs=1)
+    train_sizes_(IntegralNetwork(checkpoint), batches, settings=settings, task_loss=cross_entropy, state_path=state)
+    state.write_bytes(state.read_bytes()[:-1000])
+    with pytest.raises(TrainingStateError, match="cannot be read"):
+        train_sizes_(IntegralNetwork(checkpoint), batches, settings=settings, task_loss=cross_entropy, state_path=state)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(checkpoint: Checkpoint, batches: Repeated, tmp_path: Path) -> None:
+    def nan(output: Tensor, _: Tensor) -> Tensor:
+        return output.sum() * math.nan
+
+    network = IntegralNetwork(checkpoint)
+    with pytest.raises(InvalidTrainingError, match=r"full network is nan; lower the learning rate \(peak_rate 0.1\)"):
+        train_sizes_(network, batches, settings=SizeTraining(), task_loss=nan, state_path=tmp_path / "run.state")
+    assert not (tmp_path / "run.state").exists()
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("optimizer", "lion"),
+        ("epochs", 0),
+        ("random_sizes", -1),
+        ("warmup_share", 1.0),
+        ("warmup_share", -0.1),
+        ("task_share", 1.5),
+        ("peak_rate", 0.0),
+        ("peak_rate", math.nan),
+        ("weight_decay", -1.0),
+    ],
+)
+def test_settings_out_of_range_are_named(member: str, value: object) -> None:
+    with pytest.raises(InvalidTrainingError, match=member):
+        SizeTraining(**{member: value})
+
+
+def test_the_rate_climbs_and_falls_in_straight_lines() -> None:
+    settings = SizeTraining(peak_rate=2.0, warmup_share=0.25)
+    assert [settings.rate(p) for p in (0, 0.125, 0.25, 0.625, 1)] == pytest.approx([0, 1, 2, 1, 0])
+    assert SizeTraining(peak_rate=2.0, warmup_share=0.0).rate(0.0) == 2.0
+
+
+def test_matrices_decay_and_vectors_do_not(checkpoint: Checkpoint) -> None:
+    network = IntegralNetwork(checkpoint)
+    decayed, plain = make_optimizer(network, SizeTraining(weight_decay=0.3)).param_groups
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.3, 0.0)
+    assert {parameter.ndim for parameter in plain["params"]} == {1}
+    assert sum(len(group["params"]) for group in (decayed, plain)) == len(list(network.parameters()))
+
+
+def test_an_epoch_without_batches_is_refused(checkpoint: Checkpoint) -> None:
+    empty = Repeated(inputs_of(checkpoint)[:3], torch.zeros(3), 16)
+    with pytest.raises(InvalidTrainingError, match="no batches"):
+        train_sizes_(IntegralNetwork(checkpoint), empty, settings=SizeTraining(), task_loss=cross_entropy)
+
+
+def test_a_network_with_several_outputs_learns_from_all_of_them() -> None:
+    model = model_of(
+        [
+            node("Gemm", "x w1 b1", "h"),
+            node("Relu", "h", "a"),
+            node("Gemm", "a w2 b2", "y"),
+            node("Gemm", "a w3 b3", "z"),
+        ],
+        weights={"w1": (6, 12), "b1": (12,), "w2": (12, 4), "b2": (4,), "w3": (12, 3), "b3": (3,)},
+        inputs={"x": (6,)},
+        outputs=("y", "z"),
+    )
+    checkpoint = integral(model, {"x": gaussian(48, 6)})
+    network = IntegralNetwork(checkpoint)
+    inputs = inputs_of(checkpoint)
+    reference = network.train()(inputs)
+    assert [tuple(output.shape) for output in reference] == [(48, 4), (48, 3)]
+
+    def distances() -> list[float]:
+        with torch.no_grad():
+            sized = network.train()(inputs, sizes=shares(checkpoint, 0.5))
+            return [float(kl(full.detach(), other)) for full, other in zip(reference, sized, strict=True)]
+
+    before = distances()
+    batches = Repeated(inputs, torch.zeros(48), 16)
+    train_sizes_(network, batches, settings=SizeTraining(epochs=10, peak_rate=0.05))
+    assert np.all(np.array(distances()) < 0.7 * np.array(before))
