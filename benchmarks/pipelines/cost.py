@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.pipelines.markdown import table
-from benchmarks.pipelines.rivals import PRUNING, PRUNING_TO_GOAL
+from benchmarks.pipelines.rivals import GOAL_SETTING, PRUNING, PRUNING_TO_GOAL
 from benchmarks.rows import Json
 
 SIZE_COUNTS = (1, 4, 16, 64)
@@ -64,10 +64,10 @@ def cost_tables(rows: Sequence[Json], on: str) -> list[str]:
     lines += [*table(head, body), ""]
     if tuned:
         lines += [
-            "Sizes are spaced evenly on a log scale. Torch-Pruning was fine-tuned at the measured shares with ever",
-            f"more steps until it reached the accuracy of the other method on the same {on} images, which favours it;",
-            "only the run that reached it counts, and sizes between are interpolated. `>`: some sizes never reached",
-            "it, and count with their best run.",
+            f"Sizes are spaced evenly on a log scale. Torch-Pruning (setting {GOAL_SETTING}; no other was tried) was",
+            "fine-tuned at the measured shares with ever more steps until it reached the accuracy of the other method",
+            f"on the same {on} images, which favours it; only the run that reached it counts, and sizes between are",
+            "interpolated. `>`: some sizes never reached it, and count with their best run.",
             "",
         ]
     for goal, measured in tuned.items():

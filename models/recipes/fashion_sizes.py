@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ START = Path(__file__).parents[1] / "checkpoints" / "fashion_resnet.inn"
 """The imported network; written by `python -m models.recipes.fashion_resnet`."""
 
 SETTINGS = SizeTraining(epochs=8, peak_rate=0.1)
+LABEL_SHARE = 0.3
+"""Of the labels in what smaller sizes learn from; tried on 5,000 training images that were held out."""
+INDEPENDENT = 0.3
 
 
 class FashionBatches:
@@ -61,7 +65,7 @@ def recipe(*, seed: int = 0, labelled: bool = True, folder: str | Path = DEFAULT
     Raises:
         DatasetError: the images are not installed.
     """
-    schedule = Schedule(seed=seed)
+    schedule = Schedule(seed=seed + 1000)  # another order than that of the discrete network's own training
     images, labels = fashion_mnist("train", folder=folder)
     test_images, test_labels = fashion_mnist("test", folder=folder)
 
@@ -75,9 +79,10 @@ def recipe(*, seed: int = 0, labelled: bool = True, folder: str | Path = DEFAULT
         start=lambda: load_checkpoint(START),
         batches=FashionBatches(images, labels, schedule),
         task_loss=task_loss if labelled else None,
-        settings=SETTINGS,
+        settings=replace(SETTINGS, task_share=LABEL_SHARE) if labelled else SETTINGS,
         evaluation={"image": to_pixels(test_images).numpy(), "labels": test_labels.astype(np.int64)},
         is_fastest=True,
+        independent=INDEPENDENT,
         seed=seed,
         data=f"Fashion-MNIST, {len(images):,} training images",
         description="residual network for Fashion-MNIST, all sizes",

@@ -17,13 +17,14 @@ from onnx import helper
 from torch import Tensor
 from torch.nn import functional
 
+from inn_core.divergence import log_probabilities, output_kind
 from inn_core.errors import InnError
 from inn_core.graph.axis import axis_size
 from inn_core.graph.program import Program
 from inn_core.network import Array, Checkpoint
 from inn_core.normalisation import normalised_nodes
 from inn_core.samples import fixed_batch
-from inn_core.training import Batch, SizeTraining
+from inn_core.training import Batch, SizeTraining, TaskLoss
 from models.recipes.recipe import Recipe
 
 LABELS = "labels"
@@ -112,13 +113,14 @@ def sizes_recipe(
     batch = _batch_size(checkpoint, count)
     low, high = EPOCHS
     weights = {name: torch.empty(shape, device="meta") for name, (shape, _) in checkpoint.template.weights.items()}
-    is_normalised = bool(normalised_nodes(checkpoint.structure, Program(checkpoint.template.model), weights))
+    program = Program(checkpoint.template.model)
+    is_normalised = bool(normalised_nodes(checkpoint.structure, program, weights))
     kind: dict[str, Any] = _NORMALISED if is_normalised else _PLAIN
     return Recipe(
         name=checkpoint.name,
         start=lambda: checkpoint,
         batches=SampleBatches(inputs, _dtypes(checkpoint), labels, batch=batch, seed=seed),
-        task_loss=None if labels is None else _cross_entropy,
+        task_loss=None if labels is None else _cross_entropy(program),
         settings=SizeTraining(epochs=min(max(round(STEPS * batch / count), low), high), **kind),
         is_fastest=_classes(checkpoint) is not None,
         seed=seed,
@@ -127,8 +129,16 @@ def sizes_recipe(
     )
 
 
-def _cross_entropy(output: Any, classes: Any) -> Tensor:
-    return functional.cross_entropy(output.float(), classes.to(output.device))
+def _cross_entropy(program: Program) -> TaskLoss:
+    """Of the only output, which holds logits or, after a Softmax, probabilities."""
+    writers = {name: node.operator for node in program.nodes for name in node.outputs}
+    operator = writers.get(program.outputs[0], "")
+
+    def loss(output: Any, classes: Any) -> Tensor:
+        kind = output_kind(output.shape, operator)
+        return functional.nll_loss(log_probabilities(output.float(), kind), classes.to(output.device))
+
+    return loss
 
 
 def _mix_(images: Array, random: np.random.Generator) -> None:

@@ -1,4 +1,4 @@
-"""The integral network in the hands of a user: copies, files, statistics, precision, accumulation, processes."""
+"""The integral network in use: copies, files, statistics, precision, accumulation, several processes."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from models.recipes.recipe import InvalidRecipeError, find_recipe
 
@@ -69,24 +68,3 @@ def test_without_labels_there_is_no_task_loss(module: str, name: str) -> None:
 def test_what_is_no_recipe_is_refused(module: str, reference: str, message: str) -> None:
     with pytest.raises(InvalidRecipeError, match=message):
         find_recipe(reference)
-
-
-def test_the_built_in_recipe_reads_the_images_of_its_package(tmp_path: Path) -> None:
-    fashion = Path("/usr/share/datasets/fashion-mnist")
-    if not fashion.is_dir():
-        with pytest.raises(Exception, match="dataset-fashion-mnist"):
-            find_recipe("fashion_resnet")
-        return
-    recipe = find_recipe("fashion_resnet", seed=5)
-    assert recipe.seed == 5
-    (pixels,), classes = next(iter(recipe.batches.epoch(0)))
-    (others,), _ = next(iter(find_recipe("fashion_resnet", seed=6).batches.epoch(0)))
-    assert pixels.shape == (128, 1, 28, 28)
-    assert classes.shape == (128,)
-    assert 0 <= float(pixels.min()) <= float(pixels.max()) <= 1
-    assert not torch.equal(pixels, others)
-    assert len(recipe.batches) == -(-60_000 // 128)
-    assert recipe.start().name == "fashion_resnet"
-    assert recipe.evaluation is not None
-    assert recipe.evaluation["image"].shape == (10_000, 1, 28, 28)
-    assert find_recipe("fashion_resnet", labelled=False).task_loss is None

@@ -1,0 +1,109 @@
+"""A run of a recipe: what it leaves in the checkpoint, and what it does the same after a stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import inn_core.training
+import models.recipes.size_run
+from inn_core.errors import InvalidTrainingError
+from inn_core.network import Checkpoint
+from inn_core.training import Batch, SizeTraining
+from models.recipes.recipe import Recipe
+from models.recipes.size_run import run_recipe
+from models.recipes.sizes import sizes_recipe
+from tests.inn_core.trained import integral, residual_convnet, smooth_images
+
+CPU = torch.device("cpu")
+
+
+class StopHereError(Exception):
+    """Stands for a run that ends in the middle of an epoch."""
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    checkpoint = integral(residual_convnet(), {"x": smooth_images(32)})
+    images = smooth_images(64, seed=2)
+    found = sizes_recipe(checkpoint, {"x": images, "labels": np.arange(64) % 5})
+    return replace(found, settings=SizeTraining(epochs=2, peak_rate=0.02), is_fastest=False)
+
+
+def same(first: Checkpoint, second: Checkpoint) -> bool:
+    return all(
+        np.array_equal(np.asarray(array), np.asarray(getattr(second, part)[name]))
+        for part in ("weights", "statistics")
+        for name, array in getattr(first, part).items()
+    )
+
+
+def test_the_checkpoint_tells_how_it_was_trained(recipe: Recipe) -> None:
+    lines: list[str] = []
+    fractions: list[float] = []
+    trained = run_recipe(
+        recipe, device=CPU, progress=lambda stage, fraction: fractions.append(fraction), note=lines.append
+    )
+    assert trained.sampling == {"kind": "nested"}
+    training = trained.provenance["training"]
+    assert training["settings"]["epochs"] == 2
+    assert training["labels"] is True
+    assert training["data"] == recipe.data
+    assert [line.split(":")[0] for line in lines] == ["epoch 1 of 2", "epoch 2 of 2"]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    assert not same(trained, recipe.start())
+
+
+def test_the_precision_of_a_run_is_measured_once(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inn_core.training, "SAVE_SECONDS", 0.0)
+    measured: list[bool] = []
+
+    def is_faster(*arguments: Any, **options: Any) -> bool:
+        measured.append(True)
+        return len(measured) == 1  # another measurement would come out otherwise
+
+    def stop(stage: str, fraction: float) -> None:
+        if fraction > 0.5:
+            raise StopHereError
+
+    monkeypatch.setattr(models.recipes.size_run, "is_bfloat16_faster", is_faster)
+    fast = replace(recipe, is_fastest=True)
+    state = tmp_path / "state"
+    with pytest.raises(StopHereError):
+        run_recipe(fast, device=CPU, state_path=state, progress=stop)
+    lines: list[str] = []
+    resumed = run_recipe(fast, device=CPU, state_path=state, note=lines.append)
+    assert len(measured) == 1
+    assert lines[0].startswith("going on after step ")
+    assert resumed.provenance["training"]["settings"]["bfloat16"] is True
+    measured.clear()
+    assert same(resumed, run_recipe(fast, device=CPU))
+
+
+def test_a_checkpoint_without_samples_is_trained_and_stays_without(recipe: Recipe) -> None:
+    start = replace(recipe.start(), calibration={})
+    trained = run_recipe(replace(recipe, start=lambda: start), device=CPU)
+    assert not trained.calibration
+    assert trained.sampling
+
+
+class _None:
+    def __len__(self) -> int:
+        return 0
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        return iter(())
+
+
+def test_an_epoch_without_batches_is_refused(recipe: Recipe) -> None:
+    with pytest.raises(InvalidTrainingError, match="no batches"):
+        run_recipe(replace(recipe, batches=_None()), device=CPU)
