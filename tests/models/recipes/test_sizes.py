@@ -100,13 +100,7 @@ def test_more_samples_take_fewer_epochs_within_bounds(count: int) -> None:
     assert count < 60_000 or recipe.settings.epochs < 10
 
 
-def test_the_optimizer_suits_the_network(convnet: Checkpoint) -> None:
-    assert sizes_recipe(convnet, labelled()).settings.optimizer == "sgd"
-
-
-def test_a_fixed_batch_is_kept(convnet: Checkpoint) -> None:
-    model = onnx.ModelProto()
-    model.CopyFrom(convnet.template.model)
+def test_a_fixed_batch_is_kept() -> None:
     checkpoint = integral(residual_convnet(), {"x": smooth_images(16)})
     for value in (*checkpoint.template.model.graph.input, *checkpoint.template.model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 7
