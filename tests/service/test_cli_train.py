@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -161,6 +162,15 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(desk: Path) -> None:
     assert (desk / "out.inn").read_bytes() == (desk / "whole.inn").read_bytes()
 
 
+@pytest.fixture
+def keyboard() -> Iterator[None]:
+    """SIGINT as in a foreground process; those in the background of a shell ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("keyboard")
 def test_a_stop_from_the_keyboard_keeps_the_state(desk: Path) -> None:
     (desk / "stop").write_text("SIGINT")
     stopped = inn("train", "stoppable:recipe", "-o", "out.inn", "--state", "elsewhere")
@@ -174,6 +184,7 @@ def test_a_stop_from_the_keyboard_keeps_the_state(desk: Path) -> None:
     assert not (desk / "elsewhere").exists()
 
 
+@pytest.mark.usefixtures("keyboard")
 def test_a_state_of_other_data_is_refused(desk: Path) -> None:
     """The recipe has no digest of its data, but the first batch tells."""
     (desk / "stop").write_text("SIGINT")
