@@ -141,7 +141,7 @@ def refine(
 
 
 def _trained(network: Checkpoint, sizes: Mapping[str, int], engine: Engine) -> dict[str, torch.Tensor] | None:
-    """The trained size, where there is one: one more candidate, and what the others are pulled towards."""
+    """The trained size, where there is one: one more candidate, and where distillation starts if it is the best."""
     if not is_trained(network):
         return None
     weights = trained_weights(network, sizes, device=engine.device)

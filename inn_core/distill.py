@@ -163,12 +163,17 @@ def _mixed(samples: Mapping[str, Array], random: np.random.Generator) -> dict[st
         mixed = images.copy()
         donors = random.permutation(len(images))
         for i, donor in enumerate(donors):
-            box_height, box_width = (max(1, round(size * random.uniform(0.25, 0.8))) for size in (height, width))
-            top, left = random.integers(0, height - box_height + 1), random.integers(0, width - box_width + 1)
-            box = (slice(None), slice(top, top + box_height), slice(left, left + box_width))
+            box = (slice(None), *random_box(height, width, random))
             mixed[i][box] = images[donor][box]
         copies.append(mixed)
     return {name: np.concatenate(copies)}
+
+
+def random_box(height: int, width: int, random: np.random.Generator) -> tuple[slice, slice]:
+    """Rows and columns of a random box, a quarter to four fifths of each side, somewhere in an image."""
+    box_height, box_width = (max(1, round(size * random.uniform(0.25, 0.8))) for size in (height, width))
+    top, left = random.integers(0, height - box_height + 1), random.integers(0, width - box_width + 1)
+    return slice(top, top + box_height), slice(left, left + box_width)
 
 
 def _last_features(program: Program, weights: Mapping[str, torch.Tensor]) -> str | None:

@@ -9,15 +9,12 @@ Source: Solodskikh et al., CVPR 2023, Algorithm 1; the sandwich rule of Yu and H
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 
 from inn_core.errors import InvalidBudgetError
-from inn_core.network import Checkpoint
+from inn_core.network import Checkpoint, Sizes
 from inn_core.plan import Budget, Planner, planner_of
-
-Sizes = Mapping[str, int]
 
 SMALLEST_SHARE = 0.04
 """Of the parameters: what training reaches down to unless it is told otherwise."""

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from onnx import helper
 
 from inn_core.calibration import calibration_samples
 from inn_core.discretize import discretize
@@ -27,11 +26,9 @@ from inn_core.network import Array, Checkpoint
 from inn_core.plan import Budget, Plan, choose_plan, feasible_range
 from inn_core.progress import Progress, no_progress, scaled
 from inn_core.resize import resize_template
+from inn_core.samples import LABELS, checked_arrays, checked_labels, input_dtypes
 
 DEFAULT_POINTS = 10
-LABELS = "labels"
-"""Name of the array of evaluation data that holds the classes; it is no graph input."""
-
 PLOT_ENDINGS = (".png", ".svg", ".pdf")
 
 
@@ -203,58 +200,18 @@ def _run(
     return np.concatenate(outputs)
 
 
-def _declared_shape(value: Any) -> tuple[int, ...]:
-    """Shape of a graph input; 0 stands for an axis of any size."""
-    return tuple(int(axis.dim_value) for axis in value.type.tensor_type.shape.dim)
-
-
 def _checked_samples(network: Checkpoint, data: Mapping[str, Array] | None) -> dict[str, Array]:
     source = calibration_samples(network) if data is None else data
     if data is None and not source:
         raise InvalidEvaluationError(
             f"checkpoint '{network.name}' keeps no samples; give evaluation data with one array per graph input"
         )
-    samples: dict[str, Array] = {}
-    for value in network.template.model.graph.input:
-        name, shape = value.name, _declared_shape(value)
-        if name not in source:
-            raise InvalidEvaluationError(
-                f"evaluation data has no array '{name}'; it has: {', '.join(sorted(source)) or 'nothing'}",
-                input=name,
-            )
-        array = np.asarray(source[name])
-        if array.ndim != len(shape) or any(
-            want not in (0, found) for want, found in zip(shape[1:], array.shape[1:], strict=True)
-        ):
-            wanted = ", ".join(["n", *(str(size) if size else "any" for size in shape[1:])])
-            raise InvalidEvaluationError(
-                f"evaluation array '{name}' has shape {array.shape}; the network takes ({wanted}), samples first",
-                input=name,
-                shape=list(array.shape),
-            )
-        if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and not np.isfinite(array).all()):
-            found = "values that are not finite" if array.dtype.kind == "f" else f"{array.dtype}, which are not numbers"
-            raise InvalidEvaluationError(
-                f"evaluation array '{name}' holds {found}; give finite numbers of the network's own input range",
-                input=name,
-            )
-        samples[name] = array.astype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type), copy=False)
-    counts = {name: len(array) for name, array in samples.items()}
-    if len(set(counts.values())) != 1 or not min(counts.values()):
-        raise InvalidEvaluationError(
-            f"evaluation arrays must hold the same number of samples, at least one; found {counts}", counts=counts
-        )
-    return samples
+    samples = checked_arrays(network, source, what="evaluation", fewest=1, refuse=InvalidEvaluationError)
+    dtypes = input_dtypes(network)
+    return {name: array.astype(dtypes[name], copy=False) for name, array in samples.items()}
 
 
 def _checked_labels(data: Mapping[str, Array] | None, n_samples: int) -> NDArray[np.int64] | None:
     if data is None or LABELS not in data:
         return None
-    labels = np.asarray(data[LABELS])
-    if labels.shape != (n_samples,) or labels.dtype.kind not in "iu":
-        raise InvalidEvaluationError(
-            f"'{LABELS}' has shape {labels.shape} and dtype {labels.dtype}; expected one integer class for each of the "
-            f"{n_samples:,} samples",
-            shape=list(labels.shape),
-        )
-    return labels.astype(np.int64)
+    return checked_labels(data[LABELS], n_samples, refuse=InvalidEvaluationError)

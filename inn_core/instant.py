@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from inn_core.graph.axis import IndexArray, kept_indices
+from inn_core.linear import contracted_position
 from inn_core.network import Array, Checkpoint
 from inn_core.plan import planner_of
-from inn_core.reduction import contracted_position, dense_nodes, reduced_weights, relative_selections, to_tensor
+from inn_core.reduction import dense_nodes, reduced_weights, relative_selections, to_tensor
 from inn_core.stored_knots import Knot, contains, read_knots
 
 

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from inn_core.checkpoint import load_checkpoint, save_checkpoint
 from inn_core.cost import Unit
 from inn_core.divergence import mean_divergence
-from inn_core.draws import SMALLEST_SHARE, SizeDraws, Sizes
+from inn_core.draws import SMALLEST_SHARE, SizeDraws
 from inn_core.errors import InvalidBudgetError, InvalidInputError, StatisticsMissingError
 from inn_core.graph.program import Program
 from inn_core.kernel_parameters import Written
-from inn_core.network import Checkpoint
+from inn_core.network import Checkpoint, Sizes
 from inn_core.normalisation import Moments, measure_moments, normalise_batch
 from inn_core.plan import Budget, Plan, choose_plan
 from inn_core.resize import resize_template

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from inn_core.graph.axis import Axis, axis_size
+from inn_core.network import Sizes
 from inn_core.normalisation import Moments, NormalisedNode, fold
-from inn_core.sampler import Sampler, Sizes
+from inn_core.sampler import Sampler
 
 
 @dataclass(frozen=True, eq=False)

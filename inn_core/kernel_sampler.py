@@ -19,10 +19,9 @@ from inn_core.errors import PartitionError
 from inn_core.graph.axis import Axis, IndexArray, axis_groups, axis_size
 from inn_core.interpolation import Grid, Interpolation, Taps
 from inn_core.kernel import KernelSampling, integrate_taps, sample_taps
-from inn_core.network import Checkpoint, Group
+from inn_core.network import Checkpoint, Group, Sizes
 from inn_core.partition import Partition, TrainablePartition, uniform_partition, warp
 from inn_core.quadrature import Quadrature
-from inn_core.sampler import Sizes
 
 MOST_OVERSAMPLING = 4
 """Largest size of a group over its native size."""
@@ -80,14 +79,12 @@ class KernelSampler(nn.Module):
         if all(source[name] == target[name] for name in axis_groups(axis)):
             return values, torch.ones_like(values, dtype=torch.bool)
 
-        matrices: dict[str, Tensor | None] = {}
-        for name in axis_groups(axis):
-            if source[name] != target[name]:
-                matrices[name] = _linear_matrix(
-                    self._places(name, source[name], values), self._places(name, target[name], values)
-                )
-            else:
-                matrices[name] = None
+        matrices = {
+            name: _linear_matrix(self._places(name, source[name], values), self._places(name, target[name], values))
+            if source[name] != target[name]
+            else None
+            for name in axis_groups(axis)
+        }
         carried = _along(values, 0, axis, source, matrices)
         return carried, torch.ones_like(carried, dtype=torch.bool)
 
@@ -126,9 +123,7 @@ class KernelSampler(nn.Module):
         """
         if self.sampling.grid is not Grid.CELL_CENTRED:
             raise PartitionError(f"partitions on grid '{self.sampling.grid}' are not tuned; use {Grid.CELL_CENTRED}")
-        self.live = nn.ModuleDict()
-        self._matrices.clear()
-        self._elements = 0
+        self.end_tuning_()
         for name, size in sizes.items():
             if _FEWEST_POINTS <= size < self._full[name]:
                 edges = self._edges(name, size)

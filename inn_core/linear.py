@@ -67,17 +67,20 @@ def linear_nodes(nodes: Sequence[Node], weights: Mapping[str, torch.Tensor]) -> 
     return found
 
 
+def contracted_position(entry: LinearNode) -> int:
+    """Which axis of the weight is contracted with the activation."""
+    if entry.node.operator == "Conv":
+        return 1
+    return 1 if entry.node.operator == "Gemm" and entry.node.attributes.get("transB", 0) else 0
+
+
 def integrated_axes(nodes: Sequence[Node], weights: Mapping[str, torch.Tensor]) -> dict[str, int]:
     """Position of the axis that each weight is contracted along, by name; depthwise weights have none."""
-    result = {}
-    for entry in linear_nodes(nodes, weights):
-        node = entry.node
-        if int(node.attributes.get("group", 1)) == 1:
-            is_first = node.operator == "ConvTranspose" or (
-                node.operator != "Conv" and not (node.operator == "Gemm" and node.attributes.get("transB", 0))
-            )
-            result[entry.weight] = 0 if is_first else 1
-    return result
+    return {
+        entry.weight: contracted_position(entry)
+        for entry in linear_nodes(nodes, weights)
+        if int(entry.node.attributes.get("group", 1)) == 1
+    }
 
 
 def weight_matrix(node: Node, weight: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import logging
 import warnings
@@ -14,6 +13,7 @@ import onnx
 import torch
 
 from inn_core.errors import InvalidModuleError, first_line
+from inn_core.reference import resolve
 
 OPSET = 18
 
@@ -50,19 +50,7 @@ def export_module(reference: str) -> onnx.ModelProto:
 
 
 def _call(reference: str) -> tuple[torch.nn.Module, Any]:
-    module_name, _, factory_name = reference.partition(":")
-    if not module_name or not factory_name:
-        raise InvalidModuleError(f"'{reference}' is not of the form package.module:factory", reference=reference)
-    try:
-        factory = getattr(importlib.import_module(module_name), factory_name)
-    except ModuleNotFoundError as error:
-        raise InvalidModuleError(
-            f"module '{error.name}' of '{reference}' is not installed and not in the working directory",
-            reference=reference,
-        ) from error
-    except AttributeError as error:
-        raise InvalidModuleError(f"module '{module_name}' has no '{factory_name}'", reference=reference) from error
-    result = factory()
+    result = resolve(reference, form="package.module:factory", refuse=InvalidModuleError)()
     if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[0], torch.nn.Module):
         raise InvalidModuleError(
             f"'{reference}' returned {type(result).__name__}; a factory returns (module, example inputs)",

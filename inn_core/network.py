@@ -14,6 +14,9 @@ from inn_core.graph.axis import Axis
 
 Array = NDArray[Any]
 
+Sizes = Mapping[str, int]
+"""A size for every group, by name."""
+
 
 @dataclass(frozen=True)
 class Group:

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from inn_core.draws import Sizes
 from inn_core.errors import InvalidTrainingError
 from inn_core.integral import IntegralNetwork
 from inn_core.kernel_sampler import KernelSampler
+from inn_core.network import Sizes
 from inn_core.progress import Progress, no_progress
 from inn_core.training import Batch, Batches, TaskLoss, Teacher, divergences, named_outputs
 

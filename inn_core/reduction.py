@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from inn_core.graph.axis import IndexArray, axis_groups, kept_indices
 from inn_core.graph.node import read_nodes
-from inn_core.linear import LinearNode, linear_nodes, weight_from_matrix, weight_matrix
+from inn_core.linear import LinearNode, contracted_position, linear_nodes, weight_from_matrix, weight_matrix
 from inn_core.memo import PerNetwork
 from inn_core.network import Array, Checkpoint
 from inn_core.statistics import axis_layout, channel_axis
@@ -43,13 +43,6 @@ def _find_dense_nodes(network: Checkpoint) -> dict[str, LinearNode]:
 
 
 _dense_nodes = PerNetwork(_find_dense_nodes)
-
-
-def contracted_position(entry: LinearNode) -> int:
-    """Which axis of the weight is contracted with the activation."""
-    if entry.node.operator == "Conv":
-        return 1
-    return 1 if entry.node.operator == "Gemm" and entry.node.attributes.get("transB", 0) else 0
 
 
 def reduced_weights(

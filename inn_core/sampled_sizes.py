@@ -7,8 +7,7 @@ from dataclasses import replace
 import torch
 
 from inn_core.integral import IntegralNetwork
-from inn_core.network import Array, Checkpoint
-from inn_core.sampler import Sizes
+from inn_core.network import Array, Checkpoint, Sizes
 from inn_core.trained import kernel_sampler, statistics_chunks
 
 

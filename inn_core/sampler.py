@@ -7,17 +7,14 @@ the points of a partition, and weighs the axes that a layer integrates over with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from inn_core.graph.axis import Axis, axis_groups, axis_size, kept_indices
-from inn_core.network import Checkpoint, Group
+from inn_core.network import Checkpoint, Group, Sizes
 from inn_core.sampling import selections
-
-Sizes = Mapping[str, int]
 
 
 class Sampler(Protocol):

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from inn_core.cost import PATH_UNITS, CostModel, Unit
 from inn_core.graph.axis import Axis
-from inn_core.network import Checkpoint
+from inn_core.network import Checkpoint, Sizes
 from inn_core.normalisation import Moments, NormalisedNode
-from inn_core.sampler import Sampler, Sizes
+from inn_core.sampler import Sampler
 
 COARSE_RATIO = 0.5  # cost of a knot over that of the one before, at the start
 DIVERGENCE_BOUND = 2e-3  # of outputs, in nats for classifiers, squared relative error otherwise

@@ -25,10 +25,11 @@ import torch
 from torch import Tensor
 
 from inn_core.divergence import OutputKind, divergence
-from inn_core.draws import Sizes
 from inn_core.engine import Engine
 from inn_core.errors import InvalidTrainingError
 from inn_core.integral import IntegralNetwork
+from inn_core.network import Sizes
+from inn_core.optimisation import decayed_parameters, one_cycle_rate
 from inn_core.progress import Progress, no_progress
 from inn_core.statistics import output_kinds
 from inn_core.training_state import restore_, save_state
@@ -98,9 +99,7 @@ class SizeTraining:
 
     def rate(self, progress: float) -> float:
         """Learning rate when `progress` (0 to 1) of all steps are done."""
-        climb = progress / self.warmup_share if self.warmup_share else 1.0
-        fall = (1.0 - progress) / (1.0 - self.warmup_share)
-        return self.peak_rate * max(min(climb, fall), 0.0)
+        return one_cycle_rate(progress, peak=self.peak_rate, warmup_share=self.warmup_share)
 
 
 def train_sizes_(
@@ -186,7 +185,7 @@ def sandwich_step(
             return named_outputs(network, network.at(sizes)(*inputs))
 
     full = run(network.full_sizes)
-    kinds = teacher.kinds if teacher is not None else _kinds(network, full)
+    kinds = teacher.kinds if teacher is not None else output_kinds(network.program(), full)
     if task_loss is not None:
         reference = {name: output.detach() for name, output in full.items()}
         loss = task_loss(_unnamed(full), targets)
@@ -232,9 +231,7 @@ class Teacher:
 
 def make_optimizer(network: torch.nn.Module, settings: SizeTraining) -> torch.optim.Optimizer:
     """The optimizer of a run; biases, scales and shifts are not decayed."""
-    matrices = [parameter for parameter in network.parameters() if parameter.requires_grad and parameter.ndim > 1]
-    vectors = [parameter for parameter in network.parameters() if parameter.requires_grad and parameter.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups = decayed_parameters(network, settings.weight_decay)
     if settings.optimizer == "adam":
         return torch.optim.AdamW(groups, lr=0.0)
     return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
@@ -258,7 +255,3 @@ def _unnamed(outputs: dict[str, Tensor]) -> Any:
     """Inverse of `named_outputs`."""
     values = tuple(outputs.values())
     return values[0] if len(values) == 1 else values
-
-
-def _kinds(network: IntegralNetwork, outputs: dict[str, Tensor]) -> dict[str, OutputKind]:
-    return output_kinds(network.program(), outputs)

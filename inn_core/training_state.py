@@ -53,6 +53,17 @@ def save_state(
         writer.write(buffer.getvalue())
 
 
+def peek_state(path: Path | None) -> tuple[dict[str, Any], int] | None:
+    """Identity and finished steps of a saved state; None where there is none, or none that `restore_` could read."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return dict(state["identity"]), int(state["step"])
+    except _UNREADABLE:
+        return None
+
+
 def restore_(
     path: Path | None, module: nn.Module, optimizer: torch.optim.Optimizer, identity: Mapping[str, Any]
 ) -> int:

@@ -6,9 +6,6 @@ without padding loses a margin of its input on every side; `upscale` pads by it,
 
 from __future__ import annotations
 
-import io
-import logging
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from inn_core.files import written_aside
+from models.files import write_arrays, write_graph
 
 ByteArray = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
@@ -27,7 +24,6 @@ SCALE = 2
 INPUT, OUTPUT = "image", "upscaled"
 """Names of the graph's input and output."""
 
-OPSET = 18
 _LUMA = np.array([65.481, 128.553, 24.966]) / 255.0  # Y of ITU-R BT.601, 16 to 235, of RGB bytes; its 16 cancels
 
 
@@ -87,39 +83,10 @@ def write_onnx(module: nn.Module, path: Path, *, side: int = 48) -> None:
         side: height of the example that the exporter runs.
     """
     free = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height", min=16), 3: torch.export.Dim("width", min=16)}
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns of every package that it would also know and that is not installed
-    try:
-        with warnings.catch_warnings():
-            # torch's exporter calls functions that torch itself deprecates
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
-            program = torch.onnx.export(
-                module,
-                (torch.zeros(2, 3, side, side + 4),),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                dynamic_shapes=(free,),
-                verbose=False,
-            )
-    finally:
-        logger.setLevel(level)
-    assert program is not None
-    write_file(program.model_proto.SerializeToString(), path)
+    example = torch.zeros(2, 3, side, side + 4)
+    write_graph(module, example, path, input_name=INPUT, output_name=OUTPUT, free=free)
 
 
 def write_samples(samples: FloatArray, path: Path) -> None:
     """Write calibration samples as `.npz` under the name of the graph's input, aside first."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **{INPUT: samples})
-    write_file(buffer.getvalue(), path)
-
-
-def write_file(data: bytes, path: Path) -> None:
-    """Write a file aside first, in a folder that is made when it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(path) as writer:
-        writer.write(data)
+    write_arrays(path, **{INPUT: samples})

@@ -11,7 +11,6 @@ from benchmarks.pipelines.run import Run
 from benchmarks.rivals.channels import ordered_by_norm
 from benchmarks.rivals.slimmable import slim, widths_within
 from benchmarks.rows import Json
-from models.recipes.fine_tune import train_steps_
 
 DISCRETE = "discrete"
 CONTINUED = "discrete, trained on"
@@ -66,16 +65,7 @@ def train_alone(run: Run, share: float) -> Json:
 def _continued(run: Run, n_steps: int) -> Json:
     module = copy.deepcopy(run.discrete)
     started = time.perf_counter()
-    train_steps_(
-        module,
-        run.data.train.images,
-        run.data.train.labels,
-        n_steps=n_steps,
-        schedule=run.schedule(),
-        device=run.device,
-        bfloat16=run.options.bfloat16,
-        progress=run.progress(f"{n_steps} more steps"),
-    )
+    run.train_on_(module, n_steps, progress=run.progress(f"{n_steps} more steps"))
     return {**run.found(module, seconds=time.perf_counter() - started), "steps": n_steps}
 
 

@@ -18,13 +18,12 @@ from torch.nn import functional
 
 from benchmarks.pipelines.networks import bare_checkpoint
 from benchmarks.pipelines.run import Run
-from benchmarks.rivals.uniform import uniform_widths
+from benchmarks.rivals.folding import uniform_sizes
 from benchmarks.rows import Json
 from inn_core.cost import PATH_UNITS, CostModel
-from inn_core.draws import Sizes
 from inn_core.integral import IntegralNetwork
 from inn_core.kernel_sampler import KernelSampler
-from inn_core.network import Checkpoint
+from inn_core.network import Checkpoint, Sizes
 from inn_core.normalisation import Moments
 from inn_core.partition_tuning import STEPS, tune_partitions_
 from inn_core.path import build_path
@@ -149,18 +148,6 @@ def calibrated(run: Run, bare: Checkpoint | None = None) -> Checkpoint:
         paths={unit: build_path(cost, curves, unit=unit) for unit in PATH_UNITS},
         calibration={"image": run.data.calibration_pixels().numpy()},
     )
-
-
-def uniform_sizes(checkpoint: Checkpoint, target: int) -> Sizes:
-    """The largest sizes with equal shares of every group and at most `target` parameters."""
-    cost = CostModel.of(checkpoint)
-    names = [group.name for group in checkpoint.structure.groups]
-
-    def params(sizes: tuple[int, ...]) -> int:
-        return int(cost.evaluate("params", cost.to_row(dict(zip(names, sizes, strict=True))))[0])
-
-    full = [group.size for group in checkpoint.structure.groups]
-    return dict(zip(names, uniform_widths(full, target, cost=params), strict=True))
 
 
 def _orders(checkpoint: Checkpoint, order: str) -> Mapping[str, np.ndarray[tuple[int], np.dtype[np.int64]]]:

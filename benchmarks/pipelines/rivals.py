@@ -19,9 +19,9 @@ from benchmarks.rivals.slimmable import slim, train_slimmable_, widths_within
 from benchmarks.rivals.torch_pruning import Pruned, Setting
 from benchmarks.rows import Json
 from inn_core.cost import CostModel
+from models.files import write_weights
 from models.recipes.classifier import Schedule, accuracy
-from models.recipes.fashion_resnet import write_weights
-from models.recipes.fine_tune import LADDER, fine_tune_to, train_steps_
+from models.recipes.fine_tune import LADDER, fine_tune_to
 
 FOLDING = "folding"
 SLIMMABLE = "slimmable"
@@ -143,15 +143,7 @@ def _tuned(run: Run, setting: Setting, share: float, n_steps: int) -> Json:
     module = copy.deepcopy(pruned.module)
     started = time.perf_counter()
     if n_steps:
-        train_steps_(
-            module,
-            run.data.train.images,
-            run.data.train.labels,
-            n_steps=n_steps,
-            schedule=run.schedule(),
-            device=run.device,
-            bfloat16=run.options.bfloat16,
-        )
+        run.train_on_(module, n_steps)
     seconds = pruned.seconds + time.perf_counter() - started
     return {**run.found(module, seconds=seconds), "steps": n_steps, "is_hit": pruned.is_hit}
 

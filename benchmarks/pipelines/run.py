@@ -27,10 +27,10 @@ from benchmarks.rivals.uniform import Widths
 from benchmarks.rows import Json, Rows
 from inn_core.files import file_digest
 from inn_core.network import Checkpoint
-from inn_core.progress import Progress
+from inn_core.progress import Progress, no_progress
+from models.files import write_weights
 from models.recipes.classifier import Schedule, accuracy, to_pixels, train_classifier_
-from models.recipes.fashion_resnet import write_weights
-from models.recipes.fine_tune import FINE_TUNING
+from models.recipes.fine_tune import FINE_TUNING, train_steps_
 
 SHARES = (0.81, 0.64, 0.49, 0.36, 0.25, 0.12, 0.064)
 """Shares of the parameters that sizes are measured at."""
@@ -161,6 +161,19 @@ class Run:
             progress=self.progress("from scratch"),
         )
         return module
+
+    def train_on_(self, module: nn.Module, n_steps: int, *, progress: Progress = no_progress) -> None:
+        """Train a module further, in place, as every method that is trained on gets it."""
+        train_steps_(
+            module,
+            self.data.train.images,
+            self.data.train.labels,
+            n_steps=n_steps,
+            schedule=self.schedule(),
+            device=self.device,
+            bfloat16=self.options.bfloat16,
+            progress=progress,
+        )
 
     def file(self, what: str, ending: str) -> Path:
         """A file in the build folder that belongs to this network, seed and base, and to what was trained on.

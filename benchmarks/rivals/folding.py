@@ -26,9 +26,8 @@ from benchmarks.rivals.uniform import uniform_widths
 from inn_core.cost import CostModel
 from inn_core.graph.axis import Axis, axis_groups, axis_size, kept_indices
 from inn_core.graph.program import Program
-from inn_core.linear import LinearNode, linear_nodes
+from inn_core.linear import LinearNode, contracted_position, linear_nodes
 from inn_core.network import Checkpoint, Group
-from inn_core.reduction import contracted_position
 from inn_core.resize import resize_template
 
 RESTARTS = 4

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from inn_core.optimisation import decayed_parameters, one_cycle_rate
 from inn_core.progress import Progress, no_progress
 from inn_core.training_state import restore_, save_state
 
@@ -53,9 +53,7 @@ class Schedule:
 
     def rate(self, progress: float) -> float:
         """Learning rate when `progress` (0 to 1) of all steps are done."""
-        climb = progress / self.warmup_share if self.warmup_share else 1.0
-        fall = (1.0 - progress) / (1.0 - self.warmup_share)
-        return self.peak_rate * max(min(climb, fall), 0.0)
+        return one_cycle_rate(progress, peak=self.peak_rate, warmup_share=self.warmup_share)
 
 
 def train_classifier_(
@@ -184,10 +182,3 @@ def lay_out_(module: nn.Module, layout: torch.memory_format) -> None:
     for parameter in module.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=layout)
-
-
-def decayed_parameters(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups for an optimizer: weights with more than one axis are decayed, all others are not."""
-    matrices = [parameter for parameter in module.parameters() if parameter.ndim > 1]
-    vectors = [parameter for parameter in module.parameters() if parameter.ndim <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]

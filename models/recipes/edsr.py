@@ -24,13 +24,13 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from safetensors.torch import save
 
-from inn_core.errors import InnError
 from models.edsr import SmallEdsr
+from models.files import write_weights
 from models.photographs import WALLPAPERS, patches, photographs
+from models.recipes.command import import_written, reported
 from models.recipes.super_resolution import PatchSchedule, train_upscaler_
-from models.upscaling import INPUT, to_pixels, write_file, write_onnx, write_samples
+from models.upscaling import INPUT, to_pixels, write_onnx, write_samples
 
 NAME = "edsr"
 CALIBRATION_PATCHES = 24  # of each photograph
@@ -40,13 +40,7 @@ CALIBRATION_SIDE = 32
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train and write; returns the exit code."""
     options = _parser().parse_args(arguments)
-    console = Console(stderr=True)
-    try:
-        _run(options, console)
-    except InnError as error:
-        console.print(f"{error.code}: {error.message}", style="red", markup=False, highlight=False)
-        return 1
-    return 0
+    return reported(_run, options)
 
 
 def calibration_patches(*, wallpapers: str | Path = WALLPAPERS, seed: int = 0) -> NDArray[np.float32]:
@@ -85,28 +79,11 @@ def _run(options: argparse.Namespace, console: Console) -> None:
             progress=lambda stage, fraction: bar.update(task, description=stage, completed=fraction),
             after_state=report,
         )
-    weights = {name: tensor.detach().contiguous() for name, tensor in module.state_dict().items()}
-    write_file(save(weights), options.output / f"{NAME}.safetensors")
+    write_weights(module, options.output / f"{NAME}.safetensors")
     write_onnx(module, options.output / f"{NAME}.onnx")
     write_samples(samples, options.output / "calibration.npz")
     if not options.skip_import:
-        _import(options.output, samples, console)
-
-
-def _import(folder: Path, samples: NDArray[np.float32], console: Console) -> None:
-    from inn_core.checkpoint import save_checkpoint
-    from inn_core.convert import import_network
-
-    with Progress(console=console) as bar:
-        task = bar.add_task("import", total=1.0)
-        network = import_network(
-            folder / f"{NAME}.onnx",
-            {INPUT: samples},
-            name=NAME,
-            progress=lambda stage, fraction: bar.update(task, description=stage, completed=fraction),
-        )
-    path = folder / f"{NAME}.inn"
-    print(f"{path} {save_checkpoint(network, path)}")
+        import_written(options.output / f"{NAME}.onnx", {INPUT: samples}, name=NAME, console=console)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,10 +16,8 @@ is: equal on one machine with one number of threads and one precision.
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,36 +26,22 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from safetensors.torch import save
 from torch import nn
 
-from inn_core.errors import InnError
-from inn_core.files import written_aside
 from models.datasets import DEFAULT_FOLDER, fashion_mnist
 from models.fashion_resnet import FashionResNet
+from models.files import write_arrays, write_graph, write_weights
 from models.recipes.classifier import Schedule, accuracy, is_bfloat16_faster, to_pixels, train_classifier_
+from models.recipes.command import import_written, reported
 
 CALIBRATION_IMAGES = 1024
 CHECKPOINT_NAME = "fashion_resnet"
-OPSET = 18
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, measure, write; returns the exit code."""
     options = _parser().parse_args(arguments)
-    console = Console(stderr=True)
-    try:
-        _run(options, console)
-    except InnError as error:
-        console.print(f"{error.code}: {error.message}", style="red", markup=False, highlight=False)
-        return 1
-    return 0
-
-
-def write_weights(module: nn.Module, path: Path) -> None:
-    """Write the state of a module as safetensors, aside first, so that no half file is ever seen."""
-    state = {name: tensor.detach().contiguous() for name, tensor in module.state_dict().items()}
-    _write(save(state), path)
+    return reported(_run, options)
 
 
 def write_onnx(module: nn.Module, path: Path) -> None:
@@ -67,30 +51,8 @@ def write_onnx(module: nn.Module, path: Path) -> None:
         module: in eval mode; takes shape `(batch, 1, 28, 28)`.
         path: the file to write.
     """
-    example = torch.zeros(2, 1, 28, 28)
-    with warnings.catch_warnings():
-        # torch's exporter calls functions that torch itself deprecates
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
-        program = torch.onnx.export(
-            module,
-            (example,),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["image"],
-            output_names=["logits"],
-            dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
-            verbose=False,
-        )
-    assert program is not None
-    _write(program.model_proto.SerializeToString(), path)
-
-
-def write_arrays(path: Path, **arrays: NDArray[np.generic]) -> None:
-    """Write a compressed `.npz`, aside first."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    _write(buffer.getvalue(), path)
+    free = {0: torch.export.Dim("batch")}
+    write_graph(module, torch.zeros(2, 1, 28, 28), path, input_name="image", output_name="logits", free=free)
 
 
 def pick_calibration(n_images: int, *, seed: int) -> NDArray[np.int64]:
@@ -152,29 +114,7 @@ def _run(options: argparse.Namespace, console: Console) -> None:
         options.output / "evaluation.npz", image=to_pixels(test_images).numpy(), labels=test_labels.astype(np.int64)
     )
     if not options.skip_import:
-        _import(options.output, samples, console)
-
-
-def _import(folder: Path, samples: NDArray[np.float32], console: Console) -> None:
-    from inn_core.checkpoint import save_checkpoint
-    from inn_core.convert import import_network
-
-    with Progress(console=console) as bar:
-        task = bar.add_task("import", total=1.0)
-        network = import_network(
-            folder / "model.onnx",
-            {"image": samples},
-            name=CHECKPOINT_NAME,
-            progress=lambda stage, fraction: bar.update(task, description=stage, completed=fraction),
-        )
-    path = folder / f"{CHECKPOINT_NAME}.inn"
-    print(f"{path} {save_checkpoint(network, path)}")
-
-
-def _write(data: bytes, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(path) as writer:
-        writer.write(data)
+        import_written(options.output / "model.onnx", {"image": samples}, name=CHECKPOINT_NAME, console=console)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from inn_core.optimisation import decayed_parameters
 from inn_core.progress import Progress, no_progress
-from models.recipes.classifier import ByteArray, Schedule, augmented_batches, decayed_parameters, lay_out_
+from models.recipes.classifier import ByteArray, Schedule, augmented_batches, lay_out_
 
 Backward = Callable[[Tensor, Tensor], float]
 """Adds the gradients of one batch (pixels and classes) to the parameters and returns the loss."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import Any
 from inn_core.draws import SMALLEST_SHARE
 from inn_core.errors import InnError
 from inn_core.network import Array, Checkpoint
+from inn_core.reference import resolve
 from inn_core.training import Batches, SizeTraining, TaskLoss
 
 BUILT_IN: Mapping[str, str] = {"fashion_resnet": "models.recipes.fashion_sizes:recipe"}
@@ -92,18 +92,7 @@ def _function(reference: str) -> Callable[..., Any]:
                 reference=reference,
             )
         reference = BUILT_IN[reference]
-    module_name, _, function_name = reference.partition(":")
-    if not module_name or not function_name or module_name.startswith("."):
-        raise InvalidRecipeError(f"'{reference}' is not of the form package.module:function", reference=reference)
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except ModuleNotFoundError as error:
-        raise InvalidRecipeError(
-            f"module '{error.name}' of '{reference}' is not installed and not in the working directory",
-            reference=reference,
-        ) from error
-    except AttributeError as error:
-        raise InvalidRecipeError(f"module '{module_name}' has no '{function_name}'", reference=reference) from error
+    function = resolve(reference, form="package.module:function", refuse=InvalidRecipeError)
     if not callable(function):
         raise InvalidRecipeError(f"'{reference}' is no function", reference=reference)
     found: Callable[..., Any] = function

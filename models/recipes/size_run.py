@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import pickle
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +19,7 @@ from inn_core.integral import IntegralNetwork
 from inn_core.network import Array, Checkpoint
 from inn_core.progress import Progress, no_progress
 from inn_core.training import Batch, Batches, SizeTraining, train_sizes_
+from inn_core.training_state import peek_state
 from models.recipes.classifier import is_bfloat16_faster
 from models.recipes.recipe import Recipe
 
@@ -80,15 +80,16 @@ def run_recipe(
         seed=recipe.seed,
     ).to(device)
     batches = _Placed(recipe.batches, device)
-    saved = _saved_run(state_path)
+    saved = peek_state(state_path)
     settings = recipe.settings
     if recipe.is_fastest:
         # Measured once: another measurement of the same run could come out otherwise.
-        fastest = saved.bfloat16 if saved is not None else _is_bfloat16_faster(network, batches, device)
+        known = saved[0].get("bfloat16") if saved is not None else None
+        fastest = _is_bfloat16_faster(network, batches, device) if known is None else bool(known)
         settings = replace(settings, bfloat16=fastest)
     n_steps = settings.epochs * len(batches)
     started = time.monotonic()
-    resumed_at = saved.step if saved is not None else 0
+    resumed_at = saved[1] if saved is not None else 0
 
     def report(stage: str, fraction: float) -> None:
         nonlocal resumed_at
@@ -147,23 +148,6 @@ class _Placed:
         if tensor.ndim == 4:
             return tensor.to(self._device, memory_format=torch.channels_last)
         return tensor.to(self._device)
-
-
-@dataclass(frozen=True)
-class _Saved:
-    step: int
-    bfloat16: bool
-
-
-def _saved_run(path: Path | None) -> _Saved | None:
-    """What is needed of a state before the run; a state that cannot be read is left to `restore_`, which says so."""
-    if path is None or not path.is_file():
-        return None
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return _Saved(int(state["step"]), bool(state["identity"]["bfloat16"]))
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError, IndexError, EOFError, pickle.UnpicklingError):
-        return None
 
 
 def _is_bfloat16_faster(network: IntegralNetwork, batches: _Placed, device: torch.device) -> bool:

@@ -13,21 +13,20 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from onnx import helper
 from torch import Tensor
 from torch.nn import functional
 
+from inn_core.distill import random_box
 from inn_core.divergence import log_probabilities, output_kind
 from inn_core.errors import InnError
 from inn_core.graph.axis import axis_size
 from inn_core.graph.program import Program
 from inn_core.network import Array, Checkpoint
 from inn_core.normalisation import normalised_nodes
-from inn_core.samples import fixed_batch
+from inn_core.samples import LABELS, checked_arrays, checked_labels, fixed_batch, input_dtypes
 from inn_core.training import Batch, SizeTraining, TaskLoss
 from models.recipes.recipe import Recipe
 
-LABELS = "labels"
 MIXED_SHARE = 0.5
 """Of a batch of images without labels, which get a box of another image."""
 
@@ -107,7 +106,7 @@ def sizes_recipe(
     Raises:
         TrainingDataError: the samples do not fit the network.
     """
-    inputs = _checked_inputs(checkpoint, arrays)
+    inputs = checked_arrays(checkpoint, arrays, what="training", fewest=2, refuse=TrainingDataError)
     count = len(next(iter(inputs.values())))
     labels = _checked_labels(checkpoint, arrays, count) if labelled and LABELS in arrays else None
     batch = _batch_size(checkpoint, count)
@@ -119,7 +118,7 @@ def sizes_recipe(
     return Recipe(
         name=checkpoint.name,
         start=lambda: checkpoint,
-        batches=SampleBatches(inputs, _dtypes(checkpoint), labels, batch=batch, seed=seed),
+        batches=SampleBatches(inputs, input_dtypes(checkpoint), labels, batch=batch, seed=seed),
         task_loss=None if labels is None else _cross_entropy(program),
         settings=SizeTraining(epochs=min(max(round(STEPS * batch / count), low), high), **kind),
         is_fastest=_classes(checkpoint) is not None,
@@ -146,9 +145,7 @@ def _mix_(images: Array, random: np.random.Generator) -> None:
     count, _, height, width = images.shape
     donors = images[random.permutation(count)]
     for index in range(round(MIXED_SHARE * count)):
-        box_height, box_width = (max(1, round(size * random.uniform(0.25, 0.8))) for size in (height, width))
-        top, left = random.integers(0, height - box_height + 1), random.integers(0, width - box_width + 1)
-        box = (index, slice(None), slice(top, top + box_height), slice(left, left + box_width))
+        box = (index, slice(None), *random_box(height, width, random))
         images[box] = donors[box]
 
 
@@ -166,69 +163,19 @@ def _batch_size(checkpoint: Checkpoint, count: int) -> int:
     return min(batch, count)
 
 
-def _dtypes(checkpoint: Checkpoint) -> dict[str, np.dtype[Any]]:
-    return {
-        value.name: helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-        for value in checkpoint.template.model.graph.input
-    }
-
-
-def _checked_inputs(checkpoint: Checkpoint, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """The samples of every graph input, in the order of the graph, in the dtypes they came in."""
-    inputs: dict[str, Array] = {}
-    for value in checkpoint.template.model.graph.input:
-        name = value.name
-        if name not in arrays:
-            raise TrainingDataError(
-                f"training data has no array '{name}'; it has: {', '.join(sorted(arrays))}; give one array per graph "
-                "input, samples first",
-                input=name,
-            )
-        array = arrays[name]
-        shape = [int(axis.dim_value) for axis in value.type.tensor_type.shape.dim]
-        if array.ndim != len(shape) or any(
-            want not in (0, found) for want, found in zip(shape[1:], array.shape[1:], strict=True)
-        ):
-            wanted = ", ".join(["n", *(str(size) if size else "any" for size in shape[1:])])
-            raise TrainingDataError(
-                f"training array '{name}' has shape {array.shape}; the network takes ({wanted}), samples first",
-                input=name,
-                shape=list(array.shape),
-            )
-        if array.dtype.kind not in "buif" or (array.dtype.kind == "f" and not np.isfinite(array).all()):
-            found = "values that are not finite" if array.dtype.kind == "f" else f"{array.dtype}, which are not numbers"
-            raise TrainingDataError(
-                f"training array '{name}' holds {found}; give finite numbers of the network's own input range",
-                input=name,
-            )
-        inputs[name] = array
-    counts = {name: len(array) for name, array in inputs.items()}
-    if len(set(counts.values())) != 1 or min(counts.values()) < 2:
-        raise TrainingDataError(
-            f"training arrays must hold the same number of samples, at least two; found {counts}", counts=counts
-        )
-    return inputs
-
-
 def _checked_labels(checkpoint: Checkpoint, arrays: Mapping[str, Array], count: int) -> NDArray[np.int64]:
-    labels = arrays[LABELS]
     classes = _classes(checkpoint)
     if classes is None:
         raise TrainingDataError(
             "labels need a network with one output of shape (samples, classes); train this one without (--unlabelled)"
         )
-    if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        raise TrainingDataError(
-            f"'{LABELS}' has shape {labels.shape} and dtype {labels.dtype}; expected one integer class for each of the "
-            f"{count:,} samples",
-            shape=list(labels.shape),
-        )
+    labels = checked_labels(arrays[LABELS], count, refuse=TrainingDataError)
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
         raise TrainingDataError(
             f"'{LABELS}' go from {int(labels.min())} to {int(labels.max())}; the network has {classes} classes, "
             f"0 to {classes - 1}"
         )
-    return labels.astype(np.int64)
+    return labels
 
 
 def _classes(checkpoint: Checkpoint) -> int | None:

@@ -22,6 +22,8 @@ from tests.inn_core.trained import gaussian, integral, mlp, residual_convnet, sm
 
 Sizes = Mapping[str, int]
 
+CLOSE = 1e-5  # float32 networks a few layers deep
+
 
 def transposed_convnet(channels: int = 6) -> onnx.ModelProto:
     """Down and up again: a strided convolution, a transposed one, and a last convolution that makes an image."""
@@ -155,3 +157,9 @@ class Repeated:
         order = torch.from_numpy(np.random.default_rng(number).permutation(len(self.inputs)))
         parts = order.split(self.batch)[: len(self)]
         return [((self.inputs[part],), self.targets[part]) for part in parts]
+
+
+def close(found: Tensor, expected: Tensor, tolerance: float = CLOSE) -> None:
+    """Assert equality up to a tolerance relative to the largest value, at least 1."""
+    scale = max(1.0, float(expected.detach().abs().max()))
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * scale)

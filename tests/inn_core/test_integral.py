@@ -21,6 +21,7 @@ from inn_core.sampling import selections
 from tests.inn_core.graph.tiny import model_of, node
 from tests.inn_core.sized import (
     KINDS,
+    close,
     in_precision,
     inputs_of,
     own_output,
@@ -33,9 +34,6 @@ from tests.inn_core.sized import (
     with_kernels,
 )
 from tests.inn_core.trained import gaussian, integral, mlp, smooth_images
-
-CLOSE = 1e-5  # float32 networks a few layers deep
-
 
 RIEMANN = 5e-4  # midpoint rule of 32 points: second derivative of about 10, over 24 x 32^2
 
@@ -57,11 +55,6 @@ def measured(residual: Checkpoint) -> IntegralNetwork:
     network = shaken_(IntegralNetwork(residual))
     network.measure_()
     return network.eval()
-
-
-def close(found: Tensor, expected: Tensor, tolerance: float = CLOSE) -> None:
-    scale = max(1.0, float(expected.detach().abs().max()))
-    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * scale)
 
 
 @pytest.mark.parametrize("sampler", ["nested", "kernel"])

@@ -19,6 +19,7 @@ from inn_core.kernel_sampler import KernelSampler
 from inn_core.network import Checkpoint
 from tests.inn_core.sized import (
     KINDS,
+    close,
     inputs_of,
     own_output,
     shaken_,
@@ -27,8 +28,6 @@ from tests.inn_core.sized import (
     smoothed,
     with_kernels,
 )
-
-CLOSE = 1e-5  # float32 networks a few layers deep
 
 
 @pytest.fixture(scope="module", params=sorted(KINDS))
@@ -48,11 +47,6 @@ def measured(residual: Checkpoint) -> IntegralNetwork:
     network = shaken_(IntegralNetwork(residual))
     network.measure_()
     return network.eval()
-
-
-def close(found: Tensor, expected: Tensor, tolerance: float = CLOSE) -> None:
-    scale = max(1.0, float(expected.detach().abs().max()))
-    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * scale)
 
 
 def test_a_state_dict_carries_everything_over(residual: Checkpoint, measured: IntegralNetwork) -> None:
