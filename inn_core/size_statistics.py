@@ -22,11 +22,11 @@ from inn_core.graph.axis import Axis
 from inn_core.network import Checkpoint, Sizes
 from inn_core.normalisation import Moments, NormalisedNode
 from inn_core.sampler import Sampler
+from inn_core.trained_check import MOST_KNOTS
 
 COARSE_RATIO = 0.5  # cost of a knot over that of the one before, at the start
 DIVERGENCE_BOUND = 2e-3  # of outputs, in nats for classifiers, squared relative error otherwise
 CLOSEST_RATIO = 0.93  # knots are not placed closer than this
-MOST_KNOTS = 24  # of a path
 
 IntArray = NDArray[np.int64]
 MomentsByWeight = Mapping[str, Moments]
@@ -172,6 +172,7 @@ def _carried(
 
 def _coarse(full: int, low: int) -> list[int]:
     count = max(1, math.ceil(math.log(full / max(low, 1)) / -math.log(COARSE_RATIO)))
+    count = min(count, MOST_KNOTS - 1)
     return [round(float(target)) for target in np.geomspace(full, max(low, 1), count + 1)[1:]]
 
 

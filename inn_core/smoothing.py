@@ -5,12 +5,15 @@ come in no order; permuting a whole group changes nothing that the network compu
 total variation sum_i |W[s(i)] - W[s(i+1)]| over every weight that the group touches: an open travelling salesman path
 between channels, with the L1 distance of all their weights.
 
+A matrix of distances grows with the square of a group. Groups too large for one are cut along their principal direction
+into stretches; each is ordered on its own, and every stretch is turned so that it goes on from the one before it.
+
 Source: Solodskikh et al., "Integral Neural Networks", CVPR 2023, section 4.1 (conversion of discrete networks).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,8 @@ from inn_core.progress import Progress, no_progress
 from inn_core.tour import shortest_path
 
 MOST_WORK = 2e11  # n * n * d of the distances of one group: at most a minute on one processor core
+LARGEST_SEARCH = 4096  # channels that are ordered together: their distances and the search take about 1 GB
+DIRECTION_COORDINATES = 64  # weights of a channel that the principal direction of a larger group is found from
 CHUNK_ELEMENTS = 1 << 22  # numbers that are converted at a time
 
 Order = NDArray[np.int64]
@@ -170,8 +175,38 @@ def _smooth(blocks: Sequence[Array], n: int, seed: int) -> Order:
     scale = _scale(blocks)
     if n < 3:
         return identity
-    order = shortest_path(_distances(blocks, n, scale, seed), seed=seed)
+    if n <= LARGEST_SEARCH:
+        order = shortest_path(_distances(blocks, n, scale, seed), seed=seed)
+    else:
+        order = _in_stretches(blocks, n, scale, seed)
     return order if _variation(blocks, order, scale) < _variation(blocks, identity, scale) else identity
+
+
+def _in_stretches(blocks: Sequence[Array], n: int, scale: float, seed: int) -> Order:
+    """An order of more channels than one search takes; memory follows the square of `LARGEST_SEARCH`, not that of n."""
+    along = _principal_order(blocks, n, scale, seed)
+    count = -(-n // LARGEST_SEARCH)
+    stretches: list[Order] = []
+    for part in np.array_split(along, count):
+        own = [block[part] for block in blocks]
+        found = part[shortest_path(_distances(own, len(part), scale, seed, MOST_WORK / count), seed=seed)]
+        if stretches:
+            ends = [np.array([stretches[-1][-1], end]) for end in (found[0], found[-1])]
+            first, last = (_variation(blocks, end, scale) for end in ends)
+            found = found if first <= last else found[::-1]
+        stretches.append(found)
+    return np.concatenate(stretches)
+
+
+def _principal_order(blocks: Sequence[Array], n: int, scale: float, seed: int) -> Order:
+    """Channels by their place on the direction in which some of their weights vary most."""
+    total = sum(block[0].size for block in blocks)
+    parts = [part for part, _ in _columns(blocks, n, scale, seed, min(DIRECTION_COORDINATES / max(total, 1), 1.0))]
+    if not parts:
+        return np.arange(n, dtype=np.int64)
+    columns = np.concatenate(parts, axis=1).astype(np.float64)
+    _, directions = np.linalg.eigh(columns.T @ columns)
+    return np.argsort(columns @ directions[:, -1], kind="stable").astype(np.int64)
 
 
 def _scale(blocks: Sequence[Array]) -> float:
@@ -190,16 +225,33 @@ def _variation(blocks: Sequence[Array], order: Order, scale: float) -> float:
     return total
 
 
-def _distances(blocks: Sequence[Array], n: int, scale: float, seed: int) -> NDArray[np.float64]:
-    """L1 distances between channels, shape `(n, n)`, in units of `scale`; estimated where `MOST_WORK` asks for it.
+def _distances(
+    blocks: Sequence[Array], n: int, scale: float, seed: int, work: float | None = None
+) -> NDArray[np.float64]:
+    """L1 distances between channels, shape `(n, n)`, in units of `scale`; estimated where `work` asks for it.
 
-    An estimate reads the same coordinates for all channels, drawn without repetition from each block in proportion to
-    its size, at least one, and counts each for as many as it stands for.
+    An estimate counts each coordinate that it reads for as many as it stands for. `work` is `MOST_WORK` when left out.
+    """
+    total = sum(block[0].size for block in blocks)
+    share = min((MOST_WORK if work is None else work) / (float(n) ** 2 * max(total, 1)), 1.0)
+    pairs = torch.zeros(n * (n - 1) // 2, dtype=torch.float64)
+    for part, count in _columns(blocks, n, scale, seed, share):
+        columns = torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32))
+        pairs.add_(torch.nn.functional.pdist(columns, p=1.0), alpha=count)  # 17 times as fast as cdist
+    distances = np.zeros((n, n))
+    distances[np.triu_indices(n, 1)] = pairs.numpy()
+    return distances + distances.T
+
+
+def _columns(
+    blocks: Sequence[Array], n: int, scale: float, seed: int, share: float
+) -> Iterator[tuple[NDArray[np.float64], float]]:
+    """Coordinates of all channels in units of `scale`, a chunk at a time, and for how many each stands.
+
+    The same coordinates for all channels, drawn without repetition from each block in proportion to its size, at least
+    one; their means are taken off, since float32 is for differences, not for what all channels share.
     """
     source = np.random.default_rng(seed)
-    total = sum(block[0].size for block in blocks)
-    share = min(MOST_WORK / (float(n) ** 2 * max(total, 1)), 1.0)
-    pairs = torch.zeros(n * (n - 1) // 2, dtype=torch.float64)
     width = max(CHUNK_ELEMENTS // n, 1)
     for block in blocks:
         block = block[..., np.newaxis]  # a bias has one coordinate
@@ -212,9 +264,4 @@ def _distances(blocks: Sequence[Array], n: int, scale: float, seed: int) -> NDAr
             where = np.unravel_index(chosen[start : start + width], block.shape[1:])
             columns_of_all: tuple[Any, ...] = (slice(None), *where)
             part = block[columns_of_all].astype(np.float64) / scale
-            part -= part.mean(0)  # float32 is for differences, not for what all channels share
-            columns = torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32))
-            pairs.add_(torch.nn.functional.pdist(columns, p=1.0), alpha=count / drawn)  # 17 times as fast as cdist
-    distances = np.zeros((n, n))
-    distances[np.triu_indices(n, 1)] = pairs.numpy()
-    return distances + distances.T
+            yield part - part.mean(0), count / drawn

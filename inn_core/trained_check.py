@@ -12,6 +12,9 @@ from inn_core.graph.normalize import is_usable
 from inn_core.network import Array, Checkpoint
 from inn_core.quality import SMOOTH, TRAINED
 
+MOST_KNOTS = 24
+"""Most knots of normalisation statistics on a size path: training stops there, and a file may not ask for more."""
+
 NORMALISED_OPERATORS = ("Conv", "ConvTranspose", "Gemm")
 """Operators of the nodes that have a scale and a shift."""
 
@@ -98,6 +101,9 @@ def _knot_faults(checkpoint: Checkpoint, arrays: Mapping[str, Array], seen: set[
                 if variance is not None and (variance < 0).any():
                     yield f"'{prefix}/variance/{weight}' is negative"
             count += 1
+            if count > MOST_KNOTS:
+                yield f"the trained sizes have more than {MOST_KNOTS} knots for {unit}; measure them again"
+                return
         if count == 0:
             yield f"the trained sizes have no knot for {unit}"
     for weight in weights:

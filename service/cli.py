@@ -12,9 +12,11 @@ from typing import Annotated
 import typer
 
 from service.commands.curve import curve
+from service.commands.edge import edge
 from service.commands.export import export
 from service.commands.import_network import import_network
 from service.commands.inspect import inspect
+from service.commands.keys import app as keys
 from service.commands.serve import serve
 from service.commands.train import train
 from service.commands.verify import verify
@@ -33,7 +35,9 @@ app.command("curve")(curve)
 app.command("export")(export)
 app.command("train")(train)
 app.command("serve")(serve)
+app.command("edge")(edge)
 app.command("verify")(verify)
+app.add_typer(keys, name="keys")
 
 
 def _print_version(wanted: bool) -> None:

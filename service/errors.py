@@ -179,12 +179,12 @@ class StoreFullError(ServiceError, OSError):
 
 
 class StoreInUseError(ServiceError, RuntimeError):
-    """Another hub has the store folder open; a folder belongs to one process."""
+    """Another hub or node has the store folder open; a folder belongs to one process."""
 
     code = "store-in-use"
 
     def __init__(self, folder: str) -> None:
-        super().__init__(f"another hub is using the store '{folder}'; stop it, or choose another folder with --store")
+        super().__init__(f"another process is using the store '{folder}'; stop it, or choose another folder with --store")
 
 
 class InvalidCatalogueError(ServiceError, ValueError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 KIB = 1024
@@ -107,6 +107,19 @@ class ApiSettings(BaseSettings):
         ge=0,
         le=1024,
         description="Threads of one ONNX Runtime session; 0 takes one for each processor core.",
+    )
+    admin_key: SecretStr | None = Field(
+        default=None,
+        description="Key of the routes for administrators; the one in `fleet/admin-key` of the store when unset.",
+    )
+    fleet_release_days: float = Field(
+        default=30.0, gt=0.0, le=3650.0, description="How long a node may take up what was signed for it."
+    )
+    fleet_poll_seconds: float = Field(
+        default=30.0,
+        ge=1.0,
+        le=86_400.0,
+        description="How often nodes are expected to ask; one that is silent three times as long is stale.",
     )
     log_level: LogLevel = Field(default="info", description="Least severe log line that is written.")
 

@@ -2,7 +2,7 @@
 
     --part A          full size: the discrete network, trained on, and integral networks from it and from scratch
     --part B          10 to 50 % of the parameters removed, without fine-tuning: partitions, folding
-    --part C          81 to 6.4 % of the parameters: Torch-Pruning, folding
+    --part C          81 to 6.4 % of the parameters: ours, folding, Torch-Pruning
     --part slimmable  one slimmable network, at the sizes of C
     --part alone      a network of each size of C trained from scratch
     --part cost       seconds and steps until Torch-Pruning is as accurate as `--goal` at each size
@@ -11,9 +11,10 @@
 Every run trains on the 60,000 training images and measures the 10,000 test images once for each row; `--settings` tries
 settings instead: it trains on 55,000 of them, measures the 5,000 others, leaves the test images alone and writes no
 report. Rows go to docs/results/pipelines.json as they are measured, weights to build/pipelines; a run that was stopped
-goes on with the next row. Parameters are counted as in the ONNX file, BatchNorm folded. Parts C and cost need the
-package `torch-pruning` (`pip install --no-deps torch-pruning==1.6.1`), which is no dependency of this project;
-`--methods` leaves it out.
+goes on with the next row, and a long training inside a row from its state. Parameters are counted as in the ONNX file,
+BatchNorm folded. "ours, trained sizes" needs `--checkpoint`: what `inn train` wrote for that network and seed. Parts C
+and cost need the package `torch-pruning` (`pip install --no-deps torch-pruning==1.6.1`), which is no dependency of
+this project; `--methods` leaves it out.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ from typing import Any
 
 import torch
 
-from benchmarks.pipelines import baselines, data, integral, rivals
+from benchmarks.pipelines import baselines, data, integral, ours, rivals
 from benchmarks.pipelines.cost import goals
 from benchmarks.pipelines.networks import NETWORKS
 from benchmarks.pipelines.report import write_report
 from benchmarks.pipelines.run import SHARES, Options, Run
 from benchmarks.rows import Rows
+from inn_core.errors import InnError
 from models.datasets import DEFAULT_FOLDER
 
 RESULTS = Path("docs/results/pipelines.json")
@@ -58,7 +60,8 @@ def part_b(run: Run) -> None:
 
 
 def part_c(run: Run) -> None:
-    """All sizes against channel selection and folding."""
+    """All sizes of ours, against folding and channel selection."""
+    ours.ours(run, run.options.shares)
     rivals.fold(run, run.options.shares)
     rivals.pruning(run, run.options.shares)
 
@@ -73,7 +76,10 @@ def part_cost(run: Run) -> None:
     wanted = goals(run.rows.all(), run.options.goal, run.identity)
     if not wanted:
         raise SystemExit(f"no row of '{run.options.goal}' with seed {run.options.seed} was measured; measure it first")
-    rivals.pruning_to_goal(run, wanted)
+    chosen = {share: goal for share, goal in wanted.items() if share in run.options.shares}
+    if not chosen:
+        raise SystemExit(f"'{run.options.goal}' was measured at {[*wanted]}, not at {[*run.options.shares]}")
+    rivals.pruning_to_goal(run, chosen)
 
 
 PARTS: Mapping[str, Callable[[Run], None]] = {
@@ -90,6 +96,8 @@ PARTS: Mapping[str, Callable[[Run], None]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure one part for each network and seed, then write tables and plots; returns the exit code."""
     given = _parser().parse_args(arguments)
+    if given.checkpoint is not None and len(given.network) * len(given.seeds) > 1:
+        raise SystemExit("--checkpoint is of one network and one seed; give one --network and one of --seeds")
     torch.set_num_threads(given.threads)
     loaded = None
     if given.part != "report":
@@ -101,7 +109,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for network in given.network:
         for seed in given.seeds:
             if loaded is not None:
-                PARTS[given.part](Run(_options(given, network, seed), loaded, rows))
+                try:
+                    PARTS[given.part](Run(_options(given, network, seed), loaded, rows))
+                except InnError as error:
+                    print(f"{error.code}: {error.message}", file=sys.stderr)
+                    return 1
     if given.settings:
         return 0
     print(write_report([row for row in rows.all() if row["key"]["quick"] == given.quick], output))
@@ -112,7 +124,20 @@ def _options(given: argparse.Namespace, network: str, seed: int) -> Options:
     """What was given, over the defaults of a real or a quick run."""
     chosen: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
-        for name in ("epochs", "steps", "rate", "slimmable_rate", "shares", "methods", "pruning", "base", "goal")
+        for name in (
+            "epochs",
+            "steps",
+            "rate",
+            "slimmable_rate",
+            "shares",
+            "methods",
+            "pruning",
+            "base",
+            "goal",
+            "checkpoint",
+            "shared_seconds",
+            "shared_steps",
+        )
         if (value := getattr(given, name)) is not None
     }
     defaults = QUICK if given.quick else Options("")
@@ -153,6 +178,14 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="weights (.safetensors) to start from; for --settings, weights that never saw the held-out images",
     )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="N.inn",
+        help="integral network with trained sizes, of the seed; for --settings, one that never saw the held-out images",
+    )
+    parser.add_argument("--shared-seconds", type=float, help="that its training took; its provenance when left out")
+    parser.add_argument("--shared-steps", type=int, help="gradient steps of that training; its provenance as well")
     parser.add_argument("--settings", action="store_true", help="try settings: test images are not looked at")
     parser.add_argument("--quick", action="store_true", help="tiny networks and made-up images, for tests")
     parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=default.bfloat16)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
+from benchmarks.pipelines.elapsed import Elapsed
 from benchmarks.pipelines.run import Run
 from benchmarks.rivals.channels import ordered_by_norm
 from benchmarks.rivals.slimmable import slim, widths_within
@@ -54,9 +55,10 @@ def train_alone(run: Run, share: float) -> Json:
     """
     target = run.target(share)
     widths = widths_within(run.make, run.widths, target)
-    started = time.perf_counter()
-    module = run.train_alone(widths, state=run.file(f"alone-{run.options.epochs}-{100 * share:g}", ".pt"))
-    found = run.found(module, seconds=time.perf_counter() - started, again=False)
+    state = run.file(f"alone-{run.options.epochs}-{100 * share:g}", ".pt")
+    elapsed = Elapsed(state)
+    module = run.train_alone(widths, state=state, progress=elapsed.noting(run.progress("from scratch")))
+    found = run.found(module, seconds=elapsed.seconds, again=False)
     if found["params"] <= NARROWEST * target and not run.options.quick:
         raise ValueError(f"widths {widths} have {found['params']:,} parameters, too few for {target:,}")
     return {**found, "widths": list(widths)}
@@ -64,9 +66,11 @@ def train_alone(run: Run, share: float) -> Json:
 
 def _continued(run: Run, n_steps: int) -> Json:
     module = copy.deepcopy(run.discrete)
-    started = time.perf_counter()
-    run.train_on_(module, n_steps, progress=run.progress(f"{n_steps} more steps"))
-    return {**run.found(module, seconds=time.perf_counter() - started), "steps": n_steps}
+    state = run.file(f"trained-on-{n_steps}-{run.options.rate:g}", ".pt")
+    elapsed = Elapsed(state)
+    progress = elapsed.noting(run.progress(f"{n_steps} more steps"))
+    run.train_on_(module, n_steps, state=state, progress=progress)
+    return {**run.found(module, seconds=elapsed.seconds), "steps": n_steps}
 
 
 def _cut(run: Run, share: float) -> Json:

@@ -26,7 +26,7 @@ def goals(rows: Sequence[Json], method: str, same: Mapping[str, Any]) -> dict[fl
 
     Returns:
         Share of the parameters -> accuracy on the images that such rows report, statistics taken again where that was
-        measured; largest share first.
+        measured; of rows with equal steps the latest; largest share first.
     """
     on = "test" if same["test"] else "validation"
     found: dict[float, tuple[int, float]] = {}
@@ -35,19 +35,22 @@ def goals(rows: Sequence[Json], method: str, same: Mapping[str, Any]) -> dict[fl
         if key["method"] == method and key["share"] < 1.0 and all(key[name] == value for name, value in same.items()):
             steps = int(value.get("shared_steps", value.get("steps", 0)))
             reading = value["reestimated"] or value["raw"]
-            candidate = (steps, float(reading[on]))
-            found[key["share"]] = max(found.get(key["share"], candidate), candidate)
+            if steps >= found.get(key["share"], (0, 0.0))[0]:
+                found[key["share"]] = steps, float(reading[on])
     return {share: accuracy for share, (_, accuracy) in sorted(found.items(), reverse=True)}
 
 
 def cost_tables(rows: Sequence[Json], on: str) -> list[str]:
-    """Seconds and gradient steps for many sizes: methods that pay once, and Torch-Pruning tuned for every size."""
+    """Seconds and gradient steps for many sizes: methods that pay once, and Torch-Pruning tuned for every size.
+
+    Sizes are those below the full one, which needs no work of its own.
+    """
     body: list[list[str]] = []
     shared: dict[tuple[str, int], list[Json]] = defaultdict(list)
     tuned: dict[str, list[Json]] = defaultdict(list)
     for row in rows:
         key, found = row["key"], row["found"]
-        if "shared_seconds" in found:
+        if "shared_seconds" in found and key["share"] < 1.0:
             shared[key["method"], found["shared_steps"]].append(found)
         elif key["method"] == PRUNING_TO_GOAL:
             tuned[key["goal_method"]].append(row)

@@ -6,16 +6,21 @@ the trained network are sampled at uniform or tuned partitions, with channels in
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.pipelines.data import Part
+from benchmarks.pipelines.elapsed import Elapsed
 from benchmarks.pipelines.networks import bare_checkpoint
 from benchmarks.pipelines.run import Run
 from benchmarks.rivals.folding import uniform_sizes
@@ -28,8 +33,9 @@ from inn_core.normalisation import Moments
 from inn_core.partition_tuning import STEPS, tune_partitions_
 from inn_core.path import build_path
 from inn_core.smoothing import smoothing_orders
-from inn_core.training import Batch, SizeTraining, train_sizes_
+from inn_core.training import Batch, Batches, SizeTraining, train_sizes_
 from models.recipes.classifier import Schedule, augmented_batches, lay_out_, to_pixels
+from models.recipes.fine_tune import endless_batches
 
 FROM_DISCRETE = "integral from discrete"
 FROM_SCRATCH = "integral from scratch"
@@ -86,11 +92,23 @@ def _sampled(run: Run, share: float, order: str, *, tuned: bool) -> Json:
 
 
 def _from_discrete(run: Run, steps: int) -> Json:
-    checkpoint = calibrated(run)
-    steps_per_epoch = len(_Images(run, 0))
-    epochs = max(1, round(steps / steps_per_epoch))
-    settings = SizeTraining(epochs=epochs, peak_rate=run.options.rate, bfloat16=run.options.bfloat16)
-    return _trained(run, checkpoint, settings, seed=run.options.seed + 1000)
+    schedule = run.schedule()
+    settings = SizeTraining(
+        epochs=1,
+        peak_rate=schedule.peak_rate,
+        warmup_share=schedule.warmup_share,
+        weight_decay=schedule.weight_decay,
+        bfloat16=run.options.bfloat16,
+    )
+    found = _trained(
+        run,
+        calibrated(run),
+        settings,
+        batches=_Steps(run.data.train, schedule, steps),
+        seed=schedule.seed,
+        state=run.file(f"integral-from-discrete-{steps}-{schedule.peak_rate:g}", ".pt"),
+    )
+    return {**found, "steps": steps}
 
 
 def _from_scratch(run: Run) -> Json:
@@ -99,28 +117,31 @@ def _from_scratch(run: Run) -> Json:
     module(run.data.calibration_pixels())  # statistics of their own, so that BatchNorm leaves a bias when it is folded
     module.eval()
     checkpoint = calibrated(run, bare_checkpoint(module, name=run.options.network))
-    schedule = Schedule()
+    schedule = Schedule(seed=run.options.seed, epochs=run.options.epochs)
     settings = SizeTraining(
-        epochs=run.options.epochs,
+        epochs=schedule.epochs,
         peak_rate=schedule.peak_rate,
         warmup_share=schedule.warmup_share,
         weight_decay=schedule.weight_decay,
         bfloat16=run.options.bfloat16,
     )
-    return _trained(run, checkpoint, settings, seed=run.options.seed)
+    batches = _Epochs(run.data.train, schedule)
+    state = run.file(f"integral-from-scratch-{schedule.epochs}", ".pt")
+    found = _trained(run, checkpoint, settings, batches=batches, seed=schedule.seed, state=state)
+    return {**found, "steps": schedule.epochs * len(batches)}
 
 
-def _trained(run: Run, checkpoint: Checkpoint, settings: SizeTraining, *, seed: int) -> Json:
+def _trained(
+    run: Run, checkpoint: Checkpoint, settings: SizeTraining, *, batches: Batches, seed: int, state: Path
+) -> Json:
     """Train kernels at random partitions, then measure the full size with statistics of the calibration images."""
     sampler = KernelSampler(checkpoint, smoothing_orders(checkpoint, seed=seed))
     network = IntegralNetwork(checkpoint, sampler=sampler, smallest=SMALLEST, independent=1.0, seed=seed)
     lay_out_(network, torch.channels_last)
-    started = time.perf_counter()
-    batches = _Images(run, seed)
-    train_sizes_(
-        network, batches, settings=settings, task_loss=_task_loss, progress=run.progress("kernels at random partitions")
-    )
-    seconds = time.perf_counter() - started
+    elapsed = Elapsed(state)
+    progress = elapsed.noting(run.progress("kernels at random partitions"))
+    train_sizes_(network, batches, settings=settings, task_loss=_task_loss, state_path=state, progress=progress)
+    seconds = elapsed.seconds
     full = network.full_sizes
     moments = network.moments(full, _chunks(run))
     cost = CostModel.of(checkpoint)
@@ -170,19 +191,40 @@ def _task_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return functional.cross_entropy(logits.float(), labels, label_smoothing=Schedule.label_smoothing)
 
 
-class _Images:
-    """All training images, augmented."""
+class _Epochs:
+    """All training images, augmented: the batches of a network that is trained from scratch."""
 
-    def __init__(self, run: Run, seed: int) -> None:
-        self._part = run.data.train
-        self._schedule = Schedule(seed=seed)
+    def __init__(self, part: Part, schedule: Schedule) -> None:
+        self._part = part
+        self._schedule = schedule
 
     def __len__(self) -> int:
-        return -(-len(self._part.images) // self._schedule.batch_images)
+        return math.ceil(len(self._part.images) / self._schedule.batch_images)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        for pixels, labels in augmented_batches(self._part.images, self._part.labels, self._schedule, number):
-            yield (pixels.contiguous(memory_format=torch.channels_last),), labels
+        yield from _laid_out(augmented_batches(self._part.images, self._part.labels, self._schedule, number))
+
+
+class _Steps:
+    """So many batches in one epoch, those of a network that is trained on for as many steps."""
+
+    def __init__(self, part: Part, schedule: Schedule, n_steps: int) -> None:
+        self._part = part
+        self._schedule = schedule
+        self._n_steps = n_steps
+
+    def __len__(self) -> int:
+        return self._n_steps
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        assert number == 0, "there is one epoch"
+        batches = endless_batches(self._part.images, self._part.labels, self._schedule)
+        yield from _laid_out(itertools.islice(batches, self._n_steps))
+
+
+def _laid_out(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Batch]:
+    for pixels, labels in batches:
+        yield (pixels.contiguous(memory_format=torch.channels_last),), labels
 
 
 class _Calibration:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from benchmarks.pipelines.elapsed import Elapsed
 from benchmarks.pipelines.run import Run
 from benchmarks.rivals import folding, torch_pruning
 from benchmarks.rivals.channels import ordered_by_norm
@@ -190,7 +191,8 @@ def _trained_slimmable(run: Run, method: str, n_steps: int, rate: float) -> tupl
         torch.manual_seed(run.options.seed)
         module, schedule = run.make(widths=run.widths), replace(SCRATCH, seed=run.options.seed, peak_rate=rate)
     smallest = widths_within(run.make, run.widths, run.target(min(run.options.shares)))
-    started = time.perf_counter()
+    state = path.with_suffix(".pt")
+    elapsed = Elapsed(state)
     train_slimmable_(
         module,
         run.make,
@@ -202,9 +204,10 @@ def _trained_slimmable(run: Run, method: str, n_steps: int, rate: float) -> tupl
         schedule=schedule,
         device=run.device,
         bfloat16=run.options.bfloat16,
-        progress=run.progress(method),
+        state_path=state,
+        progress=elapsed.noting(run.progress(method)),
     )
-    seconds = round(time.perf_counter() - started, 3)
+    seconds = round(elapsed.seconds, 3)
     record.write_text(f"{seconds}\n")
     write_weights(module, path)
     return module, seconds

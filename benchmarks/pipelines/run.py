@@ -52,6 +52,8 @@ class Options:
         pruning: names of the settings of Torch-Pruning to measure; empty for all.
         goal: method whose accuracies the part "cost" asks the rival to reach.
         base: weights to start from instead of training the discrete network.
+        checkpoint: an integral network with trained sizes, to measure beside the imported one.
+        shared_seconds, shared_steps: what training it took; None reads its provenance.
         build: folder of weights and training states.
         bfloat16: compute in bfloat16.
         quick: tiny networks and made-up images.
@@ -69,6 +71,9 @@ class Options:
     pruning: tuple[str, ...] = ()
     goal: str = "slimmable"
     base: Path | None = None
+    checkpoint: Path | None = None
+    shared_seconds: float | None = None
+    shared_steps: int | None = None
     build: Path = Path("build/pipelines")
     bfloat16: bool = True
     quick: bool = False
@@ -146,8 +151,20 @@ class Run:
         """Of training further: the run's rate, its seed apart from that of the first training."""
         return replace(FINE_TUNING, seed=self.options.seed + 1000, peak_rate=rate or self.options.rate)
 
-    def train_alone(self, widths: Sequence[int], *, state: Path | None = None) -> nn.Module:
-        """A network of the given widths trained from scratch for the run's epochs, as the discrete one is."""
+    def train_alone(
+        self,
+        widths: Sequence[int],
+        *,
+        state: Path | None = None,
+        progress: Progress | None = None,
+    ) -> nn.Module:
+        """A network of the given widths trained from scratch for the run's epochs, as the discrete one is.
+
+        Args:
+            widths: of the network.
+            state: where the training saves its state, and goes on from.
+            progress: of the training; said on the terminal when left out.
+        """
         torch.manual_seed(self.options.seed)
         module = self.make(widths=widths)
         train_classifier_(
@@ -158,11 +175,13 @@ class Run:
             device=self.device,
             bfloat16=self.options.bfloat16,
             state_path=state,
-            progress=self.progress("from scratch"),
+            progress=progress or self.progress("from scratch"),
         )
         return module
 
-    def train_on_(self, module: nn.Module, n_steps: int, *, progress: Progress = no_progress) -> None:
+    def train_on_(
+        self, module: nn.Module, n_steps: int, *, state: Path | None = None, progress: Progress = no_progress
+    ) -> None:
         """Train a module further, in place, as every method that is trained on gets it."""
         train_steps_(
             module,
@@ -172,6 +191,7 @@ class Run:
             schedule=self.schedule(),
             device=self.device,
             bfloat16=self.options.bfloat16,
+            state_path=state,
             progress=progress,
         )
 

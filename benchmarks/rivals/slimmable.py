@@ -11,6 +11,7 @@ channels. Channels are put in order of their norm first (`channels.ordered_by_no
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -48,6 +49,7 @@ def train_slimmable_(
     schedule: Schedule,
     device: torch.device,
     bfloat16: bool,
+    state_path: Path | None = None,
     progress: Progress = no_progress,
 ) -> None:
     """Train `module` in place so that every uniform width of it is a good network; it ends in eval mode on the CPU.
@@ -61,17 +63,21 @@ def train_slimmable_(
         smallest: smallest ratio of widths, in (0, 1).
         schedule: of the optimizer, the batches and the random widths.
         device, bfloat16, progress: as in `train_steps_`.
+        state_path: as in `train_steps_`: a run that was stopped goes on from there, bit by bit as it would have.
+
+    Raises:
+        TrainingStateError: `state_path` belongs to another run, or is unreadable.
     """
     slices = _Slices(make, widths)
-    random = np.random.default_rng([schedule.seed, 3])
+    ratios = np.random.default_rng([schedule.seed, 3]).uniform(smallest, 1.0, (n_steps, RANDOM_WIDTHS))
     parameters = dict(module.named_parameters())
 
-    def backward(batch: Tensor, targets: Tensor) -> float:
+    def backward(batch: Tensor, targets: Tensor, step: int) -> float:
         logits = module(batch).float()
         loss = functional.cross_entropy(logits, targets, label_smoothing=schedule.label_smoothing)
         torch.autograd.backward(loss)
         soft = logits.detach().softmax(1)
-        for ratio in (smallest, *random.uniform(smallest, 1.0, RANDOM_WIDTHS)):
+        for ratio in (smallest, *ratios[step]):
             sized = slices.run(parameters, float(ratio), batch).float()
             torch.autograd.backward(functional.cross_entropy(sized, soft))
         return float(loss.detach())
@@ -86,6 +92,8 @@ def train_slimmable_(
         device=device,
         bfloat16=bfloat16,
         backward=learn,
+        state_path=state_path,
+        run=f"slimmable: widths {tuple(widths)}, smallest {smallest}, {RANDOM_WIDTHS} random ones",
         progress=progress,
     )
 

@@ -7,9 +7,12 @@ gradient steps instead of epochs, so that methods can be compared after equally 
 from __future__ import annotations
 
 import copy
+import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +20,16 @@ from torch.nn import functional
 
 from inn_core.optimisation import decayed_parameters
 from inn_core.progress import Progress, no_progress
+from inn_core.training_state import restore_, save_state
 from models.recipes.classifier import ByteArray, Schedule, augmented_batches, lay_out_
 
-Backward = Callable[[Tensor, Tensor], float]
-"""Adds the gradients of one batch (pixels and classes) to the parameters and returns the loss."""
+Backward = Callable[[Tensor, Tensor, int], float]
+"""Adds the gradients of one batch (pixels, classes, number of the step) to the parameters and returns the loss."""
 
 FINE_TUNING = replace(Schedule(), peak_rate=0.05, warmup_share=0.1)
 """A shorter climb to a lower rate than from scratch."""
+
+SAVE_SECONDS = 60.0
 
 LADDER = (50, 100, 200, 400, 800, 1600, 3200, 6400)
 """Numbers of steps that `fine_tune_to` tries."""
@@ -57,9 +63,14 @@ def train_steps_(
     device: torch.device,
     bfloat16: bool,
     backward: Backward | None = None,
+    state_path: Path | None = None,
+    run: str = "",
     progress: Progress = no_progress,
 ) -> float:
     """Train `module` in place for `n_steps`; it ends in eval mode, in float32 on the CPU.
+
+    A run that was stopped goes on from its state and ends with the parameters that it would have had (on one machine,
+    with one number of threads), provided that `backward` depends on nothing but its arguments and the parameters.
 
     Args:
         module: takes float32 pixels in [0, 1], shape `(batch, 1, height, width)`, and gives logits.
@@ -71,27 +82,39 @@ def train_steps_(
         bfloat16: compute in bfloat16 (weights stay float32).
         backward: what one step learns from a batch; None takes the cross-entropy of the labels. It runs under
             autocast where `bfloat16` says so.
+        state_path: written every minute and at the end; when it exists the run continues behind it.
+        run: what decides the run beside these arguments, so that the state of another one is never gone on with.
         progress: told the finished share.
 
     Returns:
-        Mean loss of the last tenth of the steps (at least one); 0 when there are none.
+        Mean loss of the last tenth of the steps (at least one), of those that were not done before a stop; 0 when
+        there are none.
+
+    Raises:
+        TrainingStateError: `state_path` belongs to another run, or is unreadable.
     """
     lay_out_(module.to(device), torch.channels_last)
     optimizer = torch.optim.SGD(
         decayed_parameters(module, schedule.weight_decay), lr=0.0, momentum=schedule.momentum, nesterov=True
     )
     learn = backward or _cross_entropy(module, schedule)
+    identity = {"kind": "steps", **asdict(schedule), "steps": n_steps, "bfloat16": bfloat16, "run": run}
+    done = restore_(state_path, module, optimizer, identity)
+    saved_at = time.monotonic()
     module.train()
     losses: list[float] = []
-    batches = endless_batches(images, labels, schedule)
-    for step in range(n_steps):
+    batches = endless_batches(images, labels, schedule, skipped=done)
+    for step in range(done, n_steps):
         batch, targets = next(batches)
         for parameters in optimizer.param_groups:
             parameters["lr"] = schedule.rate((step + 0.5) / n_steps)
         optimizer.zero_grad()
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            losses.append(learn(batch.to(device, memory_format=torch.channels_last), targets.to(device)))
+            losses.append(learn(batch.to(device, memory_format=torch.channels_last), targets.to(device), step))
         optimizer.step()
+        if state_path is not None and (step + 1 == n_steps or time.monotonic() - saved_at > SAVE_SECONDS):
+            save_state(state_path, module, optimizer, identity, step + 1)
+            saved_at = time.monotonic()
         progress(f"step {step + 1} of {n_steps}", (step + 1) / n_steps)
     lay_out_(module.to("cpu"), torch.contiguous_format)
     module.eval()
@@ -141,16 +164,21 @@ def fine_tune_to(
     return best
 
 
-def endless_batches(images: ByteArray, labels: ByteArray, schedule: Schedule) -> Iterator[tuple[Tensor, Tensor]]:
-    """Augmented batches, epoch after epoch; what comes depends only on the schedule's seed and batch size."""
-    epoch = 0
+def endless_batches(
+    images: ByteArray, labels: ByteArray, schedule: Schedule, *, skipped: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Augmented batches, epoch after epoch; what comes depends only on the schedule's seed and batch size.
+
+    The first `skipped` of them are left out.
+    """
+    epoch, rest = divmod(skipped, math.ceil(len(images) / schedule.batch_images))
     while True:
-        yield from augmented_batches(images, labels, schedule, epoch)
-        epoch += 1
+        yield from itertools.islice(augmented_batches(images, labels, schedule, epoch), rest, None)
+        epoch, rest = epoch + 1, 0
 
 
 def _cross_entropy(module: nn.Module, schedule: Schedule) -> Backward:
-    def backward(batch: Tensor, targets: Tensor) -> float:
+    def backward(batch: Tensor, targets: Tensor, _step: int) -> float:
         logits = module(batch).float()
         loss = functional.cross_entropy(logits, targets, label_smoothing=schedule.label_smoothing)
         torch.autograd.backward(loss)

@@ -13,13 +13,16 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import Response
 
+from service.api.fleet_routes import FLEET_SCHEMAS
+from service.api.gate import FleetGate
 from service.api.hub import open_hub
 from service.api.routes import OPERATIONS
 from service.api.schemas import SCHEMAS
 from service.settings import ApiSettings
+from service.version import version
 from service.web.docs import docs_page, docs_response
 from service.web.handlers import install_problem_handlers
-from service.web.metrics import Metrics, version
+from service.web.metrics import Metrics
 from service.web.middleware import RequestMiddleware
 from service.web.problems import MEDIA_TYPE, problem_schema
 
@@ -63,6 +66,7 @@ def create_app(
     page = functools.cache(lambda: docs_page(document))
     app.add_route("/docs", lambda request: docs_response(page()), include_in_schema=False)
     install_problem_handlers(app)
+    app.add_middleware(FleetGate)  # the one added last is outermost: problems of the gate are counted and logged, too
     app.add_middleware(RequestMiddleware, metrics=counted)
     return app
 
@@ -71,7 +75,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     """The OpenAPI document, with problems as the answer to whatever goes wrong."""
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.router.routes)
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    schemas |= {**SCHEMAS, "Problem": problem_schema()}
+    schemas |= {**SCHEMAS, **FLEET_SCHEMAS, "Problem": problem_schema()}
     default = {
         "description": "A problem",
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.artifacts.identifiers import NAME_PATTERN
 from service.errors import InvalidRequestError
-from service.jobs.request import ExportRequest, Unit
+from service.jobs.request import ExportRequest, Unit, default_quality
 from service.web.errors import InvalidBudgetError, UnsupportedBudgetError
 
 Quality = Literal["refined", "instant", "trained", "uniform"]
@@ -72,7 +72,7 @@ class SizeRequest(BaseModel):
         try:
             request = cls.model_validate(document)
         except ValidationError as error:
-            raise _translated(error, cls) from None
+            raise translated(error, cls) from None
         given = [name for name in TARGETS if getattr(request, name) is not None]
         if len(given) > 1:
             raise InvalidBudgetError(
@@ -92,12 +92,6 @@ class SizeRequest(BaseModel):
             if value is not None:
                 return ExportRequest(self.model, unit, value, quality, self.multiple_of)
         return ExportRequest(self.model, "params", _full_params(description), quality, self.multiple_of)
-
-
-def default_quality(description: Mapping[str, Any]) -> str:
-    """The best quality that a model offers: the first of its `qualities`."""
-    offered = description.get("qualities")
-    return str(offered[0]) if isinstance(offered, list) and offered else QUALITIES[0]
 
 
 class ExportBody(SizeRequest):
@@ -141,14 +135,17 @@ def _full_params(description: Mapping[str, Any]) -> int:
     return full if isinstance(full, int) else LARGEST_TARGET  # a target above the largest size means the full network
 
 
-def _translated(error: ValidationError, body: type[BaseModel]) -> InvalidRequestError | InvalidBudgetError:
+def translated(error: ValidationError, body: type[BaseModel]) -> InvalidRequestError | InvalidBudgetError:
+    """What is wrong with a body, by JSON pointer, in words of the API; wrong targets alone are an invalid budget."""
     errors = []
     for entry in error.errors(include_url=False, include_context=False):
         pointer = "".join("/" + str(part)[:64].replace("~", "~0").replace("/", "~1") for part in entry["loc"])
+        pointer = pointer.encode(errors="replace").decode()  # a name may be half a surrogate pair
         if entry["type"] == "missing":
             detail = "is missing"
         elif entry["type"] == "extra_forbidden":
-            detail = f"there is no such member; the members are {', '.join(body.model_fields)}"
+            known = f"; the members are {', '.join(body.model_fields)}" if len(entry["loc"]) == 1 else ""
+            detail = f"there is no such member{known}"
         else:
             text = entry["msg"].removeprefix("Input ")
             detail = f"{text}; found {_shown(entry['input'])}"

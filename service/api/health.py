@@ -1,4 +1,4 @@
-"""Whether the hub lives, whether it will serve, what it counts, and what its problems mean."""
+"""Whether the hub lives, whether it will serve, and what it counts."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.hub import Hub
-from service.web.errors import UnknownRouteError
-from service.web.metrics import CONTENT_TYPE, Metrics
-from service.web.problems import PROBLEMS, problem_type
+from service.web.metrics import Metrics
+from service.web.serving_metrics import CONTENT_TYPE
 
 _ALIVE = orjson.dumps({"status": "alive"})
 _READY = orjson.dumps({"status": "ready"})
@@ -31,14 +30,3 @@ async def metrics(request: Request) -> Response:
     """Counters and histograms in the text format of Prometheus."""
     counted: Metrics = request.app.state.metrics
     return Response(counted.render(), headers={"content-type": CONTENT_TYPE})
-
-
-async def get_problem(request: Request) -> Response:
-    """What a problem type means: its fixed title and status."""
-    code = request.path_params["code"]
-    if code not in PROBLEMS:
-        raise UnknownRouteError
-    status, title = PROBLEMS[code]
-    return Response(
-        orjson.dumps({"type": problem_type(code), "title": title, "status": status}), media_type="application/json"
-    )

@@ -16,6 +16,7 @@ from service.artifacts.files import hash_file
 from service.artifacts.local import LocalStore
 from service.artifacts.registry import ModelRegistry
 from service.errors import NotReadyError, ServiceError, StoreFullError
+from service.fleet.fleet import Fleet, FleetOptions, open_fleet
 from service.jobs.board import JobBoard
 from service.jobs.client import BuilderClient, builder_command
 from service.jobs.curves import CurveService
@@ -50,6 +51,7 @@ class Hub:
     curves: CurveService
     models: ModelService
     sessions: SessionPool
+    fleet: Fleet
     builders_started: asyncio.Task[None]
 
     def check_ready(self) -> None:
@@ -162,8 +164,21 @@ async def open_hub(
         stack.push_async_callback(_stop, started)
         upkeep = asyncio.create_task(keep_up(catalogue, board), name="upkeep")
         stack.push_async_callback(_stop, upkeep)
-        hub = Hub(settings, metrics, store, catalogue, registry, board, exports, curves, models, sessions, started)
-        await _import_all(hub, imports)
+        await _import_all(models, registry, imports)
+        fleet = await stack.enter_async_context(
+            open_fleet(
+                settings.store,
+                options=_fleet_options(settings),
+                exports=exports,
+                models=registry,
+                store=store,
+                sessions=sessions,
+                observer=metrics,
+            )
+        )
+        hub = Hub(
+            settings, metrics, store, catalogue, registry, board, exports, curves, models, sessions, fleet, started
+        )
         yield hub
 
 
@@ -177,9 +192,17 @@ def demo_checkpoint() -> Path | None:
     return None
 
 
-async def _import_all(hub: Hub, imports: Sequence[Path]) -> None:
+def _fleet_options(settings: ApiSettings) -> FleetOptions:
+    return FleetOptions(
+        admin_key=None if settings.admin_key is None else settings.admin_key.get_secret_value(),
+        release_days=settings.fleet_release_days,
+        poll_seconds=settings.fleet_poll_seconds,
+    )
+
+
+async def _import_all(models: ModelService, registry: ModelRegistry, imports: Sequence[Path]) -> None:
     paths = list(imports)
-    if not paths and not hub.registry.list():
+    if not paths and not registry.list():
         demo = demo_checkpoint()
         if demo is None:
             log.warning("no model to serve")
@@ -188,9 +211,9 @@ async def _import_all(hub: Hub, imports: Sequence[Path]) -> None:
     for path in paths:
         try:
             digest = await asyncio.to_thread(hash_file, path)
-            if any(model.digest == digest for model in hub.registry.list()):
+            if any(model.digest == digest for model in registry.list()):
                 continue  # registered by an earlier process: no need to read and check it again
-            await hub.models.import_file(path, replace=True)
+            await models.import_file(path, replace=True)
         except (ServiceError, OSError) as error:
             log.error("import failed", extra={"file": str(path), "detail": str(error)})
             raise

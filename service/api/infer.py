@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Mapping
-from typing import Any
 
-import numpy as np
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,12 +11,9 @@ from service.api.bodies import InferBody
 from service.api.exports import accepted, exported
 from service.api.hub import Hub
 from service.errors import ServiceError, UnknownArtifactError
-from service.runtime.tensors import Array, arrays_from_json, holds_only_numbers
-from service.web.body import parse_json_object, read_body
+from service.web.inference import InferenceDocument, inference_response, input_arrays, read_document
 from service.web.problems import status_of
 
-# Larger bodies are read in a thread, so that other requests get their turn in between.
-THREAD_BYTES = 1 << 20
 ATTEMPTS = 2
 
 
@@ -37,17 +29,14 @@ async def infer(request: Request) -> Response:
     status = 500
     model = "unknown"
     try:
-        raw = await read_body(
+        document = await read_document(
             request,
             limit_bytes=hub.settings.max_body_bytes,
             inflated_limit_bytes=hub.settings.max_inflated_bytes,
         )
-        document = (
-            parse_json_object(raw) if len(raw) < THREAD_BYTES else await asyncio.to_thread(parse_json_object, raw)
-        )
-        body = InferBody.parse(document)
+        body = InferBody.parse(document.members)
         model = hub.registry.get(body.model).name
-        response = await _infer(hub, request, raw, document, body)
+        response = await _infer(hub, request, document, body)
         status = response.status_code
         return response
     except ServiceError as error:
@@ -57,9 +46,8 @@ async def infer(request: Request) -> Response:
         hub.metrics.infer_answered(model, status, time.perf_counter() - started)
 
 
-async def _infer(hub: Hub, request: Request, raw: bytes, document: dict[str, Any], body: InferBody) -> Response:
+async def _infer(hub: Hub, request: Request, document: InferenceDocument, body: InferBody) -> Response:
     wanted = body.export_request(hub.registry.get(body.model).description)
-    only_numbers = holds_only_numbers(raw, document)
     for attempt in range(ATTEMPTS):
         manifest = hub.exports.lookup(wanted)
         if manifest is None:
@@ -67,25 +55,12 @@ async def _infer(hub: Hub, request: Request, raw: bytes, document: dict[str, Any
             if not job.is_finished:
                 return accepted(job)
             manifest = job.result()
+        digest = manifest["digest"]
         try:
-            async with hub.sessions.use(manifest["digest"]) as batcher:
-                specs = batcher.session.inputs
-                if len(raw) < THREAD_BYTES:
-                    arrays = arrays_from_json(specs, body.inputs, only_numbers=only_numbers)
-                else:
-                    arrays = await asyncio.to_thread(arrays_from_json, specs, body.inputs, only_numbers=only_numbers)
-                return _answer(body.model, manifest, await batcher.infer(arrays))
+            async with hub.sessions.use(digest) as batcher:
+                outputs = await batcher.infer(await input_arrays(document, batcher.session.inputs))
+            return inference_response(model=body.model, params=manifest["params"], digest=digest, outputs=outputs)
         except UnknownArtifactError:  # evicted in the moment between the export and the session
             if attempt == ATTEMPTS - 1:
                 raise
     raise AssertionError("unreachable")
-
-
-def _answer(model: str, manifest: dict[str, Any], outputs: Mapping[str, Array]) -> Response:
-    answer = {
-        "model": model,
-        "params": manifest["params"],
-        "digest": manifest["digest"],
-        "outputs": {name: np.ascontiguousarray(values) for name, values in outputs.items()},
-    }
-    return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")

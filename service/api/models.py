@@ -12,13 +12,14 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.bodies import LARGEST_TARGET, QUALITIES, default_quality, wait_seconds
+from service.api.bodies import LARGEST_TARGET, QUALITIES, wait_seconds
 from service.api.exports import accepted
 from service.api.hub import Hub
 from service.artifacts.files import HashingWriter
 from service.artifacts.identifiers import check_digest, check_name
 from service.artifacts.registry import Model
 from service.errors import BodyTooLargeError, DigestMismatchError, InvalidRequestError, UnreadableBodyError
+from service.jobs.request import default_quality
 from service.web.body import body_chunks
 from service.web.errors import UnsupportedEncodingError
 

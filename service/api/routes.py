@@ -5,12 +5,14 @@ from __future__ import annotations
 from service.api.artifacts import get_artifact, get_manifest, head_artifact
 from service.api.bodies import LARGEST_TARGET, QUALITIES, ExportBody, InferBody
 from service.api.exports import export
-from service.api.health import get_problem, healthz, metrics, readyz
+from service.api.fleet_routes import FLEET_OPERATIONS
+from service.api.health import healthz, metrics, readyz
 from service.api.infer import infer
 from service.api.jobs import delete_job, get_job
 from service.api.models import delete_model, get_curve, get_model, list_models, put_model
 from service.api.schemas import COUNT, DIGEST, FILE, SCHEMAS, TEXT, object_schema
 from service.artifacts.identifiers import DIGEST_PATTERN, NAME_PATTERN
+from service.web.answers import get_problem
 from service.web.routing import Operation, header_parameter, path_parameter, query_parameter
 
 JSON = "application/json"
@@ -137,4 +139,5 @@ OPERATIONS: tuple[Operation, ...] = (
         ("unknown-route",),
         (path_parameter("code", "Last part of a problem's `type`.", "^[a-z-]+$"),),
     ),
+    *FLEET_OPERATIONS,
 )  # fmt: skip

@@ -1,9 +1,7 @@
 """The catalogue: which models, builds, exports and artifacts a hub has, in one SQLite file.
 
-Write-ahead logging with full synchronisation: a committed row survives a power cut. All of it is small and every
-transaction short, so one connection to write and one to read, each behind a lock, are enough: a reader never waits
-for the disk. What a cached request needs is kept in memory by `ExportService`. Times are seconds since the epoch.
-Safe to use from several threads.
+All of it is small and every transaction short; a committed row survives a power cut (see `Database`). What a cached
+request needs is kept in memory by `ExportService`. Times are seconds since the epoch. Safe to use from several threads.
 """
 
 from __future__ import annotations
@@ -18,13 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from service.artifacts.files import disk_full_as_error
-from service.errors import InvalidCatalogueError
+from service.artifacts.database import Database
 
 Manifest = dict[str, Any]
 
 SCHEMA_VERSION = 1
-BUSY_TIMEOUT_SECONDS = 10.0
 # About 400 bytes a row, and about 2 KiB.
 EXPORTS_KEPT = 100_000
 CURVES_KEPT = 1_000
@@ -69,23 +65,16 @@ class Catalogue:
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
-        self._path = path
         self._clock = clock
-        self._lock = threading.Lock()
-        self._read_lock = threading.Lock()
         self._uses_lock = threading.Lock()
         self._uses: dict[str, float] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with disk_full_as_error(path.parent, needed_bytes=0):
-            self._connection = self._open()
-            self._reader = self._open()
+        self._database = Database(path, schema=_SCHEMA, version=SCHEMA_VERSION, what="catalogue")
+        self._read = self._database.read
 
     def close(self) -> None:
         """Writes the pending uses and closes the file."""
         self.flush_uses()
-        with self._lock, self._read_lock:
-            self._reader.close()
-            self._connection.close()
+        self._database.close()
 
     # Models
 
@@ -224,52 +213,20 @@ class Catalogue:
         value: dict[str, Any] = json.loads(rows[0][0])
         return value
 
-    def _read(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        with self._read_lock:
-            return self._reader.execute(query, values).fetchall()
-
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
         """One transaction, which also writes the pending uses; rolled back as a whole on any error."""
-        with self._lock, disk_full_as_error(self._path.parent, needed_bytes=0):
-            with self._uses_lock:
-                uses, self._uses = self._uses, {}
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                self._connection.executemany(
+        uses: dict[str, float] = {}
+        try:
+            with self._database.write() as connection:
+                with self._uses_lock:
+                    uses, self._uses = self._uses, {}
+                connection.executemany(
                     "UPDATE artifacts SET last_used = max(last_used, ?) WHERE digest = ?",
                     [(used, digest) for digest, used in uses.items()],
                 )
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except BaseException:
-                with self._uses_lock:
-                    self._uses = {**uses, **self._uses}
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
-
-    def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-                version = SCHEMA_VERSION
-        except sqlite3.DatabaseError as error:
-            connection.close()
-            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
-                raise InvalidCatalogueError(f"{self._path} is no catalogue; move it away and start again") from error
+                yield connection
+        except BaseException:
+            with self._uses_lock:
+                self._uses = {**uses, **self._uses}
             raise
-        if version != SCHEMA_VERSION:
-            connection.close()
-            raise InvalidCatalogueError(
-                f"{self._path} has schema version {version}, this version of the service writes {SCHEMA_VERSION}; "
-                "use the version that wrote it, or another store folder"
-            )
-        return connection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -11,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
-from service.errors import BodyTooLargeError, StoreFullError
+from service.errors import BodyTooLargeError, StoreFullError, StoreInUseError
 
 BLOCK_BYTES = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -84,6 +85,21 @@ def publish(staged: Path, target: Path) -> None:
     sync_folder(target.parent)
     if new_folder:
         sync_folder(target.parent.parent)
+
+
+def own_folder(root: Path) -> BinaryIO:
+    """Locks a folder until the returned file is closed; the system closes it when the process dies.
+
+    Raises:
+        StoreInUseError: another process has it.
+    """
+    file = (root / "lock").open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise StoreInUseError(str(root)) from error
+    return file
 
 
 class HashingWriter:

@@ -8,7 +8,6 @@ lock first.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import logging
 import shutil
@@ -16,14 +15,13 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
-from service.artifacts.files import disk_full_as_error, hash_file, is_disk_full, publish
+from service.artifacts.files import disk_full_as_error, hash_file, is_disk_full, own_folder, publish
 from service.artifacts.identifiers import check_digest, digest_path
 from service.artifacts.lease import Entry, LocalLease
 from service.artifacts.store import StoreJournal, StoreObserver
 from service.artifacts.survey import survey
-from service.errors import DigestMismatchError, StoreFullError, StoreInUseError, UnknownArtifactError
+from service.errors import DigestMismatchError, StoreFullError, UnknownArtifactError
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +67,7 @@ class LocalStore:
         self._index_lock = threading.Lock()
         self._file_lock = threading.RLock()
         root.mkdir(parents=True, exist_ok=True)
-        self._owner = _own(root)
+        self._owner = own_folder(root)
         try:
             shutil.rmtree(self._staging, ignore_errors=True)
             with disk_full_as_error(root, needed_bytes=0, capacity_bytes=capacity_bytes):
@@ -273,14 +271,3 @@ class LocalStore:
                 break
             self._drop(digest)
         self._tell_used()
-
-
-def _own(root: Path) -> BinaryIO:
-    """Locks the folder until the returned file is closed; the system closes it when the process dies."""
-    file = (root / "lock").open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise StoreInUseError(str(root)) from error
-    return file

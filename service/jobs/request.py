@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
 
 Unit = Literal["params", "macs", "bytes"]
+
+BEST_QUALITY = "refined"
 
 # Part of every key: raise it when the same request may lead to another manifest or artifact than before.
 REQUEST_FORMAT = 1
@@ -32,6 +34,12 @@ class ExportRequest:
     value: int
     quality: str = "refined"
     multiple_of: int = 1
+
+
+def default_quality(description: Mapping[str, Any]) -> str:
+    """The best quality that a model offers: the first of its `qualities`."""
+    offered = description.get("qualities")
+    return str(offered[0]) if isinstance(offered, list) and offered else BEST_QUALITY
 
 
 def export_key(checkpoint_digest: str, request: ExportRequest) -> str:

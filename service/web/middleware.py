@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import time
 import uuid
+from typing import Protocol
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.web.metrics import Metrics
 from service.web.problems import internal_problem
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,14 @@ def instance_of(scope: Scope) -> str:
     return f"urn:uuid:{scope['inn.request_id']}"
 
 
+class RequestObserver(Protocol):
+    """Told of every request, for metrics; must not block or raise."""
+
+    def request_answered(self, route: str, status: int, seconds: float) -> None:
+        """A request to a route (its path template) ended."""
+        ...
+
+
 class RequestMiddleware:
     """Gives each request an id, answers what nobody caught, logs and counts.
 
@@ -35,7 +43,7 @@ class RequestMiddleware:
         metrics: where requests are counted.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: RequestObserver) -> None:
         self._app = app
         self._metrics = metrics
 

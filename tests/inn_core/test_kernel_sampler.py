@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +12,15 @@ import torch
 from inn_core import kernel_sampler
 from inn_core.errors import PartitionError
 from inn_core.graph.axis import Axis, fixed
+from inn_core.integral import IntegralNetwork
 from inn_core.interpolation import Grid, Interpolation, interpolation_matrix
 from inn_core.kernel import KernelSampling
 from inn_core.kernel_sampler import KernelSampler, sampling_from
 from inn_core.network import Checkpoint
 from inn_core.quadrature import Quadrature
-from tests.inn_core.sized import KINDS, shares, small_residual, smooth_orders, smoothed
+from tests.inn_core.graph.tiny import model_of, node
+from tests.inn_core.sized import KINDS, shares, small_residual, smooth_orders, smoothed, with_kernels
+from tests.inn_core.trained import gaussian, integral
 
 SAMPLINGS = [
     KernelSampling(),
@@ -177,9 +183,13 @@ def test_only_cell_centred_partitions_are_tuned(residual: Checkpoint) -> None:
         sampler.tune_(residual.structure.full_sizes())
 
 
-def test_matrices_that_are_kept_stay_within_bounds(residual: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dense", [0, 2**18])
+def test_matrices_that_are_kept_stay_within_bounds(
+    residual: Checkpoint, monkeypatch: pytest.MonkeyPatch, dense: int
+) -> None:
     """What is forgotten is made again, and gives the same."""
     monkeypatch.setattr(kernel_sampler, "_ELEMENTS_KEPT", 100)
+    monkeypatch.setattr(kernel_sampler, "_DENSE_ELEMENTS", dense)
     sampler = made(residual)
     name, axis = axis_of(residual)
     weight = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
@@ -187,9 +197,60 @@ def test_matrices_that_are_kept_stay_within_bounds(residual: Checkpoint, monkeyp
         for size in (1, 2, 3, 4, 5, 6, 7, 9, 30):
             found = sampler.sized(weight, (axis, fixed(2)), {name: size})
             assert torch.equal(found, made(residual).sized(weight, (axis, fixed(2)), {name: size}))
-            kept = sum(matrix.numel() for matrix in sampler._matrices.values())
+            kept = sum(kernel_sampler._n_elements(matrix) for matrix in sampler._matrices.values())
             assert kept == sampler._elements
             assert kept <= 100 or len(sampler._matrices) == 1
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=IDS)
+def test_taps_give_what_dense_matrices_give(
+    checkpoint: Checkpoint, sampling: KernelSampling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values and gradients of every weight, below and above the native size, along every axis."""
+    for share in (0.01, 0.5, 1.7):
+        sizes = shares(checkpoint, share)
+        for name, axes in checkpoint.structure.weights.items():
+            weight = torch.from_numpy(np.array(checkpoint.weights[name])).double().requires_grad_()
+            for integrated in (None, 0, 1):
+                results = []
+                for dense in (0, 2**18):
+                    monkeypatch.setattr(kernel_sampler, "_DENSE_ELEMENTS", dense)
+                    found = made(checkpoint, sampling).sized(weight, axes, sizes, integrated=integrated)
+                    target = torch.linspace(-1, 1, found.numel(), dtype=torch.float64).view(found.shape)
+                    (gradient,) = torch.autograd.grad((found * target).sum(), weight)
+                    results.append((found.detach(), gradient))
+                for sparse, expected in zip(*results, strict=True):
+                    torch.testing.assert_close(sparse, expected, rtol=1e-11, atol=1e-11)
+
+
+MOST_BYTES = 128 * 2**20
+"""Addresses that a size may take beyond those of the loaded network; one dense matrix would be 288 MB."""
+
+
+def sample_in_few_addresses(_: int, path: str) -> None:
+    """In a process of its own: load a file, and make a size of it where few addresses are left."""
+    torch.set_num_threads(1)
+    network = IntegralNetwork.load(path).eval()
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmSize"))
+    limit = int(line.split()[1]) * 1024 + MOST_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    with torch.no_grad():
+        weights = network.at(dict.fromkeys(network.full_sizes, 6_000)).weights()
+    assert sorted(weight.numel() for weight in weights.values()) == [1, 6_000, 6_000, 6_000]
+
+
+def test_a_file_with_a_huge_group_takes_no_memory_to_speak_of(tmp_path: Path) -> None:
+    """A group of 12,000 channels in a small file: the matrix to half of them would have 72 million entries."""
+    model = model_of(
+        [node("Gemm", "x w1 b1", "h"), node("Relu", "h", "a"), node("Gemm", "a w2 b2", "y")],
+        weights={"w1": (1, 12_000), "b1": (12_000,), "w2": (12_000, 1), "b2": (1,)},
+        inputs={"x": (1,)},
+    )
+    checkpoint = smoothed(integral(model, {"x": gaussian(4, 1)}))
+    path = tmp_path / "huge.inn"
+    with_kernels(checkpoint).save(path)
+    assert path.stat().st_size < 10 * 2**20
+    torch.multiprocessing.spawn(sample_in_few_addresses, args=(str(path),), nprocs=1)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=IDS)

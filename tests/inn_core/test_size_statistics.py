@@ -19,11 +19,11 @@ from inn_core.plan import Budget, choose_plan
 from inn_core.size_statistics import (
     CLOSEST_RATIO,
     DIVERGENCE_BOUND,
-    MOST_KNOTS,
     SizeStatistics,
     StatisticsKnot,
     place_knots,
 )
+from inn_core.trained_check import MOST_KNOTS
 from inn_core.training import SizeTraining, train_sizes_
 from tests.inn_core.sized import Repeated, inputs_of, small_residual, smoothed, with_kernels
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import resource
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from inn_core import smoothing
+from inn_core import smoothing, tour
 from inn_core.errors import InvalidInputError, InvalidWeightsError
 from inn_core.graph.axis import kept_indices
 from inn_core.network import Checkpoint, Group, Structure
@@ -96,6 +99,39 @@ def test_estimated_distances_lead_to_the_same_order_on_a_curve(monkeypatch: pyte
     assert 0.7 < ratio.min() < ratio.max() < 1.3  # 200 of 2,000 coordinates: standard error about 5 %
     assert not np.allclose(ratio, 1.0, rtol=1e-4)
     assert total_variation(rows, smooth_order(rows, seed=7)) <= 1.02 * total_variation(rows, exact)
+
+
+def test_more_channels_than_one_search_takes_are_ordered_in_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a curve nothing is lost; elsewhere the order is a permutation that is nearly as good as the one search."""
+    monkeypatch.setattr(smoothing, "LARGEST_SEARCH", 25)
+    place = np.random.default_rng(0).permutation(90)
+    order = place[smooth_order(curve(90)[place], seed=0)]
+    assert order.tolist() in (list(range(90)), list(range(89, -1, -1)))
+    rows = np.random.default_rng(2).normal(size=(90, 3))
+    found = smooth_order(rows, seed=0)
+    monkeypatch.undo()
+    assert np.array_equal(np.sort(found), np.arange(90))
+    assert total_variation(rows, found) < 0.7 * total_variation(rows, np.arange(90))
+    assert total_variation(rows, found) < 1.6 * total_variation(rows, smooth_order(rows, seed=0))
+
+
+def search_in_few_addresses(_: int, n: int) -> None:
+    """In a process of its own, whose kicks are left out: they take time, not memory."""
+    torch.set_num_threads(1)
+    tour.KICKS_PER_POINT = 0
+    smoothing.LARGEST_SEARCH = 300
+    smooth_order(curve(40), seed=0)
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmSize"))
+    limit = int(line.split()[1]) * 1024 + 96 * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    place = np.random.default_rng(0).permutation(n)
+    rows = np.linspace(0, 1, n)[place, None].astype(np.float32)
+    assert total_variation(rows, smooth_order(rows, seed=0)) < 1.01
+
+
+def test_a_huge_group_is_ordered_in_little_memory() -> None:
+    """Distances of all pairs of 6,000 channels would take 144 MB, and twice that as a matrix."""
+    torch.multiprocessing.spawn(search_in_few_addresses, args=(6_000,), nprocs=1)
 
 
 @settings(max_examples=30, deadline=None)

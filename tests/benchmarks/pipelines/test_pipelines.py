@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from benchmarks import alone
 from benchmarks.pipelines import integral, rivals, run
@@ -18,6 +20,9 @@ from benchmarks.pipelines.data import quick
 from benchmarks.pipelines.run import Options, Run
 from benchmarks.rivals.torch_pruning import Pruned, exported_parameters
 from benchmarks.rows import Rows
+from inn_core.progress import Progress
+from models.recipes import classifier, fine_tune
+from models.recipes.classifier import augmented_batches
 
 Row = dict[str, Any]
 
@@ -47,6 +52,31 @@ def test_part_a_measures_the_discrete_network_and_the_same_trained_on(
     assert len({row["found"]["params"] for row in rows}) == 1
     assert "### Full size" in capsys.readouterr().out
     assert "### Full size" in (tmp_path / "pipelines.md").read_text()
+
+
+def test_kernels_learn_from_the_same_batches_as_the_discrete_network(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From scratch for as many epochs, and trained on for as many steps, of the very same images."""
+    seen: list[list[bytes]] = []
+
+    def watched(*given: Any, **options: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        batches: list[bytes] = []
+        seen.append(batches)
+        for pixels, labels in augmented_batches(*given, **options):
+            batches.append(pixels.numpy().tobytes())
+            yield pixels, labels
+
+    for module in (classifier, fine_tune, integral):
+        monkeypatch.setattr(module, "augmented_batches", watched)
+    main(["--part", "A", "--steps", "4", "--epochs", "2", *arguments])
+    # 300 images in batches of 128: two epochs of three, or four steps in two epochs
+    discrete, trained_on, from_discrete, from_scratch = seen[:2], seen[2:4], seen[4:6], seen[6:]
+    assert [len(batches) for batches in discrete] == [3, 3]
+    assert from_scratch == discrete
+    assert [len(batches) for batches in trained_on] == [3, 1]
+    assert from_discrete == trained_on
+    assert [row["found"].get("steps") for row in rows_in(tmp_path)] == [None, 4, 4, 6]
 
 
 def test_a_second_run_trains_and_measures_nothing(
@@ -91,6 +121,31 @@ def test_part_slimmable_trains_once_for_all_sizes(
     assert "| slimmable, statistics re-estimated |" in capsys.readouterr().out
 
 
+def test_a_slimmable_network_goes_on_where_it_was_stopped(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = ["--part", "slimmable", "--methods", "slimmable", "--steps", "5", "--shares", "0.5", *arguments]
+    monkeypatch.setattr(fine_tune, "SAVE_SECONDS", 0.0)
+
+    def stopped(_run: Run, what: str) -> Progress:
+        def report(_stage: str, share: float) -> None:
+            if what == "slimmable" and share > 0.5:
+                raise KeyboardInterrupt
+
+        return report
+
+    monkeypatch.setattr(Run, "progress", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        main(chosen)
+    (state,) = (tmp_path / "build").glob("*-slimmable-5-*.pt")
+    assert torch.load(state, weights_only=True)["step"] == 3
+    reported: list[str] = []
+    monkeypatch.setattr(Run, "progress", lambda _run, _what: lambda stage, _share: reported.append(stage))
+    assert main(chosen) == 0
+    assert reported == ["step 4 of 5", "step 5 of 5"]
+    assert len(rows_in(tmp_path)) == 2
+
+
 def test_part_b_cuts_samples_kernels_and_folds(arguments: list[str], tmp_path: Path) -> None:
     assert main(["--part", "B", "--network", "vgg", *arguments]) == 0
     rows = rows_in(tmp_path)
@@ -127,6 +182,13 @@ def test_a_quick_run_leaves_the_results_in_the_documents_alone(tmp_path: Path, m
 def test_cost_needs_the_method_that_sets_the_goals(arguments: list[str]) -> None:
     with pytest.raises(SystemExit, match="no row of 'slimmable' with seed 0 was measured"):
         main(["--part", "cost", *arguments])
+
+
+def test_cost_is_measured_only_at_shares_that_are_asked_for(arguments: list[str]) -> None:
+    chosen = ["--methods", "slimmable", "--shares", "0.5", *arguments]
+    main(["--part", "slimmable", *chosen])
+    with pytest.raises(SystemExit, match=r"'slimmable' was measured at \[0.5\], not at \[0.25\]"):
+        main(["--part", "cost", "--shares", "0.25", *arguments])
 
 
 def test_fine_tuning_to_a_goal_counts_steps_and_says_whether_it_got_there(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.pipelines.cost import goals
+from benchmarks.pipelines.drawing import thousands
 from benchmarks.pipelines.report import tables, write_report
 
 Row = dict[str, Any]
@@ -37,7 +38,7 @@ def row(
 
 def test_seeds_are_averaged_and_their_spread_is_shown() -> None:
     text = tables([row("discrete", 1.0, 0.90), row("discrete", 1.0, 0.92, seed=1)])
-    assert "| discrete | 91.00 ± 1.00 | 2 | 1,000 |" in text
+    assert "| discrete | 91.00 ± 1.00 | 2 |  | 1,000 |" in text
 
 
 def test_both_readings_are_shown_with_sizes_once() -> None:
@@ -89,6 +90,80 @@ def test_methods_with_other_shares_have_a_table_of_their_own() -> None:
     assert "### At 81 % to 25 % of the parameters" in text
 
 
+def headline_rows(text: str) -> dict[str, dict[str, str]]:
+    """The cells of the first table by row and column."""
+    lines = text[text.index("### Every size") :].splitlines()[2:]
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[: lines.index("")]]
+    return {cells[0]: dict(zip(table[0], cells, strict=True)) for cells in table[2:]}
+
+
+def test_the_headline_has_a_row_for_every_share_and_blanks_for_what_was_not_measured() -> None:
+    rows = [
+        row("discrete, trained on", 1.0, 0.94, steps=9),
+        row("ours, trained sizes", 1.0, 0.945, steps=9, checkpoint="a"),
+        row("ours, trained sizes", 0.5, 0.93, steps=9, checkpoint="a"),
+        row("ours, trained sizes", 0.5, 0.91, steps=9, checkpoint="b", seed=1),
+        row("slimmable", 0.25, 0.7, again=0.8, steps=9, rate=0.1),
+        row("slimmable", 0.25, 0.7, again=0.85, steps=9, rate=0.2),
+        row("slimmable", 0.25, 0.99, again=0.99, steps=5, rate=0.1),
+        row("integral, tuned partition, smoothing order", 0.9, 0.9),
+        row("folding", 0.9, 0.9),
+    ]
+    text = tables(rows)
+    assert headline_rows(text) == {
+        "100 %": {
+            "parameters": "100 %",
+            "discrete, trained on": "94.00",
+            "ours, trained": "94.50",
+            "slimmable": "",
+        },
+        "50 %": {
+            "parameters": "50 %",
+            "discrete, trained on": "",
+            "ours, trained": "92.00 ± 1.00",
+            "slimmable": "",
+        },
+        "25 %": {"parameters": "25 %", "discrete, trained on": "", "ours, trained": "", "slimmable": "85.00"},
+    }
+    assert "- ours, trained: 1 to 2 seeds, 9 steps" in text
+    assert "### Without training: at 90 % to 90 % of the parameters" in text
+
+
+def test_the_headline_shows_the_best_of_torch_pruning_with_and_without_training() -> None:
+    rows = [
+        row("Torch-Pruning", 0.5, 0.5, again=0.6, steps=0, setting="A"),
+        row("Torch-Pruning", 0.5, 0.4, again=0.7, steps=0, setting="B"),
+        row("Torch-Pruning", 0.5, 0.81, again=0.8, steps=100, setting="A", rate=0.1),
+        row("Torch-Pruning", 0.5, 0.79, again=0.78, steps=1000, setting="B", rate=0.1),
+        row("folding", 0.5, 0.2, again=0.3),
+    ]
+    assert headline_rows(tables(rows))["50 %"] == {
+        "parameters": "50 %",
+        "Torch-Pruning, as it comes": "50.00",
+        "Torch-Pruning, statistics re-estimated": "70.00",
+        "Torch-Pruning, fine-tuned": "81.00",
+        "folding": "30.00",
+    }
+
+
+def test_the_latest_checkpoint_of_a_seed_counts_even_where_an_older_one_was_better() -> None:
+    rows = [
+        row("ours, trained sizes", 0.5, 0.95, steps=9, checkpoint="a"),
+        row("ours, trained sizes", 0.5, 0.93, steps=9, checkpoint="b"),
+    ]
+    text = tables(rows)
+    assert headline_rows(text)["50 %"]["ours, trained"] == "93.00"
+    assert "| ours, trained sizes | 93.00 |" in text
+
+
+def test_the_full_size_says_how_long_was_trained() -> None:
+    text = tables(
+        [row("discrete, trained on", 1.0, 0.94, steps=7504), row("integral from scratch", 1.0, 0.9, epochs=2)]
+    )
+    assert "| discrete, trained on | 94.00 | 1 | 7,504 steps | 1,000 |" in text
+    assert "| integral from scratch | 90.00 | 1 | 2 epochs | 1,000 |" in text
+
+
 SAME = {"network": "net", "seed": 0, "base": "16 epochs", "test": True, "quick": False}
 
 
@@ -102,6 +177,11 @@ def test_goals_are_what_the_longest_training_of_the_same_run_reached() -> None:
     ]
     assert goals(rows, "slimmable", SAME) == {0.5: 0.8, 0.25: 0.5}
     assert goals(rows, "slimmable", {**SAME, "base": "4 epochs"}) == {}
+
+
+def test_goals_of_equal_steps_are_those_measured_last() -> None:
+    rows = [row("ours", 0.5, value, steps=9, checkpoint=name) for name, value in (("a", 0.95), ("b", 0.93))]
+    assert goals(rows, "ours", SAME) == {0.5: 0.93}
 
 
 def test_goals_of_a_settings_run_are_its_own() -> None:
@@ -130,6 +210,12 @@ def test_cost_of_many_sizes() -> None:
     assert "| seed 0 | 90.00, 90.00, 100 | 90.00, 90.00, 200 | 90.00, 90.00, 300 |" in text
 
 
+def test_the_full_size_needs_no_work_and_does_not_count_in_the_cost_of_a_size() -> None:
+    found = {"shared_seconds": 50.0, "shared_steps": 100, "seconds": 0.0}
+    text = tables([*cost_rows(is_reached=True), row("slimmable", 1.0, 0.9, steps=100, found=found)])
+    assert "| slimmable, 100 steps | 50 s, 100 | 52 s, 100 | 58 s, 100 | 82 s, 100 |" in text
+
+
 def test_a_goal_that_was_not_reached_is_marked() -> None:
     text = tables(cost_rows(is_reached=False))
     assert "| > 20 s, 200 |" in text
@@ -144,6 +230,18 @@ def test_files_are_written_and_settings_runs_are_left_out(tmp_path: Path) -> Non
     assert "only tried" not in text
     assert (tmp_path / "out" / "pipelines.md").read_text() == text
     assert (tmp_path / "out" / "pipelines-net.png").read_bytes().startswith(b"\x89PNG")
+    assert "![accuracy over parameters](pipelines-net.png)" in text
+
+
+def test_part_b_has_a_plot_of_its_own(tmp_path: Path) -> None:
+    rows = [row("largest filters", share, share, again=share) for share in (0.9, 0.5)]
+    text = write_report(rows, tmp_path / "pipelines.json")
+    assert [path.name for path in tmp_path.glob("*.png")] == ["pipelines-net-removed.png"]
+    assert "### Every size" not in text
+
+
+def test_ticks_are_short() -> None:
+    assert [thousands(count) for count in (400, 9_999, 44_439, 694_922)] == ["400", "9,999", "44k", "695k"]
 
 
 def test_no_rows_make_an_empty_report(tmp_path: Path) -> None:

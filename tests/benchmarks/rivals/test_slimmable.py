@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from benchmarks.pipelines.data import quick
 from benchmarks.rivals.slimmable import slim, train_slimmable_, widths_within
 from benchmarks.rivals.torch_pruning import exported_parameters, reestimate_statistics
 from models.fashion_resnet import FashionResNet
+from models.recipes import fine_tune
 from models.recipes.classifier import Schedule, accuracy
 from tests.benchmarks.conftest import SMALL_WIDTHS
 
@@ -84,3 +86,42 @@ def test_one_step_moves_the_channels_of_the_smallest_width_most() -> None:
     moved = (module.head.weight.detach() - before).norm(dim=0)
     assert moved[:6].mean() > moved[6:].mean()
     assert (moved > 0).all()
+
+
+class StoppedError(Exception):
+    """Raised in the middle of a training."""
+
+
+def test_a_stopped_training_ends_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The random widths of the steps after the stop, too, are those of a training that was not stopped."""
+    monkeypatch.setattr(fine_tune, "SAVE_SECONDS", 0.0)
+    data = quick(with_test=False)
+
+    def train(state: Path | None, *, stop_after: float = 2.0) -> dict[str, torch.Tensor]:
+        def progress(_stage: str, share: float) -> None:
+            if share >= stop_after:
+                raise StoppedError
+
+        torch.manual_seed(0)
+        module = FashionResNet(widths=SMALL_WIDTHS)
+        train_slimmable_(
+            module,
+            FashionResNet,
+            SMALL_WIDTHS,
+            data.train.images,
+            data.train.labels,
+            n_steps=6,
+            smallest=0.5,
+            schedule=replace(Schedule(), batch_images=16),
+            device=torch.device("cpu"),
+            bfloat16=False,
+            state_path=state,
+            progress=progress,
+        )
+        return module.state_dict()
+
+    expected = train(None)
+    with pytest.raises(StoppedError):
+        train(tmp_path / "run.pt", stop_after=0.5)
+    resumed = train(tmp_path / "run.pt")
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in resumed.items())

@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from inn_core.errors import TrainingStateError
+from models.recipes import fine_tune
 from models.recipes.classifier import Schedule, accuracy, augmented_batches
 from models.recipes.fine_tune import endless_batches, fine_tune_to, train_steps_
 
@@ -82,6 +85,60 @@ def test_batches_go_on_after_an_epoch(problem: Problem) -> None:
     again = list(augmented_batches(*problem, SCHEDULE, 1))
     assert all(torch.equal(a[0], b[0]) for a, b in zip(stream[n_batches:], again, strict=True))
     assert sum(len(targets) for _, targets in stream[:n_batches]) == 150
+
+
+def test_skipped_batches_are_left_out(problem: Problem) -> None:
+    stream = list(itertools.islice(endless_batches(*problem, SCHEDULE), 15))
+    later = list(itertools.islice(endless_batches(*problem, SCHEDULE, skipped=12), 3))
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(stream[12:], later, strict=True))
+
+
+class StoppedError(Exception):
+    """Raised in the middle of a training."""
+
+
+def steps_until(
+    module: nn.Module, problem: Problem, state: Path, *, stop_after: float = 2.0, n_steps: int = 14
+) -> None:
+    """Train with a state; the run is stopped when it reports that share."""
+
+    def progress(_stage: str, share: float) -> None:
+        if share >= stop_after:
+            raise StoppedError
+
+    train_steps_(
+        module,
+        *problem,
+        n_steps=n_steps,
+        schedule=SCHEDULE,
+        device=CPU,
+        bfloat16=False,
+        state_path=state,
+        progress=progress,
+    )
+
+
+def test_a_stopped_run_ends_with_the_same_bits(
+    module: nn.Module, problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = trained(module, problem, 14).state_dict()
+    monkeypatch.setattr(fine_tune, "SAVE_SECONDS", 0.0)
+    state = tmp_path / "run.pt"
+    with pytest.raises(StoppedError):
+        steps_until(copy.deepcopy(module), problem, state, stop_after=0.8)  # in the second epoch
+    resumed = copy.deepcopy(module)
+    steps_until(resumed, problem, state)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in resumed.state_dict().items())
+    again = copy.deepcopy(module)
+    steps_until(again, problem, state)  # the state of the finished run
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in again.state_dict().items())
+
+
+def test_the_state_of_another_run_is_refused(module: nn.Module, problem: Problem, tmp_path: Path) -> None:
+    state = tmp_path / "run.pt"
+    steps_until(copy.deepcopy(module), problem, state, n_steps=2)
+    with pytest.raises(TrainingStateError, match="belongs to another run"):
+        steps_until(copy.deepcopy(module), problem, state, n_steps=3)
 
 
 def to_goal(module: nn.Module, problem: Problem, goal: float, ladder: tuple[int, ...]) -> tuple[int, bool, float]:

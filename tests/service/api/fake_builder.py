@@ -91,8 +91,8 @@ class ToyEngine:
         return {
             "name": json.loads(content.removeprefix(CHECKPOINT_MAGIC))["name"],
             "feasible": {"min": PARAMS_EACH, "max": FULL_PARAMS},
-            "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", FEATURES]}],
-            "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", CLASSES]}],
+            "inputs": [{"name": "x", "dtype": "float32", "shape": [None, FEATURES]}],
+            "outputs": [{"name": "y", "dtype": "float32", "shape": [None, CLASSES]}],
             "qualities": ["refined", "instant"],
         }
 
@@ -122,8 +122,8 @@ class ToyEngine:
             "bytes": len(content),
             "quality": params["quality"],
             "group_sizes": {"hidden": hidden},
-            "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", FEATURES]}],
-            "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", CLASSES]}],
+            "inputs": [{"name": "x", "dtype": "float32", "shape": [None, FEATURES]}],
+            "outputs": [{"name": "y", "dtype": "float32", "shape": [None, CLASSES]}],
             "opset": 17,
             "parity": 0.0,
             "agreement": hidden / HIDDEN,

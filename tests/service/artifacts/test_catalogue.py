@@ -138,13 +138,13 @@ def test_full_disk_changes_nothing(tmp_path: Path, open_catalogue: OpenCatalogue
     catalogue = open_catalogue(tmp_path)
     catalogue.artifact_added(ONE, 7)
     catalogue.artifact_used(ONE)
-    pages = catalogue._connection.execute("PRAGMA page_count").fetchone()[0]
-    catalogue._connection.execute(f"PRAGMA max_page_count = {pages}")
+    pages = catalogue._database._connection.execute("PRAGMA page_count").fetchone()[0]
+    catalogue._database._connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StoreFullError):
         catalogue.put_model("net", ONE, 5, {"text": "x" * 1_000_000})
     assert catalogue.models() == []
     assert [row[0] for row in catalogue.known_artifacts()] == [ONE]
-    catalogue._connection.execute("PRAGMA max_page_count = 1000000")
+    catalogue._database._connection.execute("PRAGMA max_page_count = 1000000")
     catalogue.put_model("net", ONE, 5, {"text": "x" * 1_000_000})
     assert len(catalogue.models()) == 1
 

@@ -1,0 +1,228 @@
+"""`inn edge`: a node of a fleet, in the foreground, until SIGINT or SIGTERM."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from service.commands.arguments import check_name
+from service.commands.http_server import run_http_server
+from service.extras import is_installed
+from service.terminal import CommandError, reported_errors
+
+if TYPE_CHECKING:
+    from service.edge.settings import Budget
+    from service.errors import ServiceError
+
+PREFIX = "INN_EDGE_"
+QUALITIES = ("refined", "instant", "trained", "uniform")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+MAX_TOKEN_FILE_BYTES = 4096
+LARGEST_VALUE = 2**53 - 1
+
+_LABEL = re.compile(r"([^=\s]{1,64})=([^=]{0,64})")
+
+
+@reported_errors()
+def edge(
+    hub: Annotated[
+        str, typer.Option(metavar="URL", envvar=f"{PREFIX}HUB", help="Address of the hub.", show_default=False)
+    ],
+    node: Annotated[
+        str, typer.Option(metavar="NAME", envvar=f"{PREFIX}NODE", help="Name of this node.", show_default=False)
+    ],
+    model: Annotated[
+        str, typer.Option(metavar="M", envvar=f"{PREFIX}MODEL", help="Model to serve.", show_default=False)
+    ],
+    params: Annotated[int | None, typer.Option(min=1, envvar=f"{PREFIX}PARAMS", help="Most parameters.")] = None,
+    macs: Annotated[
+        int | None, typer.Option(min=1, envvar=f"{PREFIX}MACS", help="Most multiply-accumulates for one sample.")
+    ] = None,
+    n_bytes: Annotated[
+        int | None, typer.Option("--bytes", min=1, envvar=f"{PREFIX}BYTES", help="Most bytes of the ONNX file.")
+    ] = None,
+    latency_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--latency-ms",
+            metavar="X",
+            envvar=f"{PREFIX}LATENCY_MS",
+            help="Longest run on this device, in milliseconds: its 95th percentile at --batch and --threads.",
+        ),
+    ] = None,
+    memory_bytes: Annotated[
+        int | None,
+        typer.Option(
+            "--memory-bytes", min=1, envvar=f"{PREFIX}MEMORY_BYTES", help="Most memory of the loaded network."
+        ),
+    ] = None,
+    batch: Annotated[
+        int, typer.Option(min=1, max=4096, envvar=f"{PREFIX}BATCH", help="Rows of a run that is measured.")
+    ] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, max=1024, envvar=f"{PREFIX}THREADS", help="Threads of a run, measured or served.")
+    ] = 1,
+    store: Annotated[
+        Path, typer.Option(metavar="DIR", envvar=f"{PREFIX}STORE", help="Folder of artifacts and trusted state.")
+    ] = Path("edge-store"),
+    host: Annotated[
+        str, typer.Option(metavar="H", envvar=f"{PREFIX}HOST", help="Address to listen on; loopback by default.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="P", min=0, max=65535, envvar=f"{PREFIX}PORT", help="Port; 0 takes a free one.")
+    ] = 8100,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="T",
+            envvar=f"{PREFIX}TOKEN",
+            help="Enrolment token, needed once: inn fleet token.",
+            show_default=False,
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="F", envvar=f"{PREFIX}TOKEN_FILE", help="File that holds it.", show_default=False),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="k=v", envvar=f"{PREFIX}LABEL", help="Label for rollouts; may be given several times."),
+    ] = None,
+    quality: Annotated[
+        str | None,
+        typer.Option(envvar=f"{PREFIX}QUALITY", help=f"How weights are made: {', '.join(QUALITIES)}."),
+    ] = None,
+    poll_seconds: Annotated[
+        float,
+        typer.Option(
+            "--poll-seconds",
+            min=1.0,
+            max=60.0,
+            envvar=f"{PREFIX}POLL_SECONDS",
+            help="How long a question to the hub may wait for news, and how often the node reports at least.",
+        ),
+    ] = 30.0,
+    log_level: Annotated[
+        str, typer.Option("--log-level", envvar=f"{PREFIX}LOG_LEVEL", help=f"One of {', '.join(LOG_LEVELS)}.")
+    ] = "info",
+) -> None:
+    """Serve one size of a model from this machine, and keep it at what the hub wants.
+
+    Serves from disk when the hub is away. Prints the address on stdout once requests are answered.
+    """
+    if not is_installed("onnxruntime"):
+        raise CommandError(
+            "missing-extra",
+            "this command needs the Python package 'onnxruntime', which is not installed; "
+            "install the extra that brings it: pip install 'inn-service[edge]'",
+        )
+    from service.edge.settings import EdgeSettings
+
+    settings = EdgeSettings(
+        hub=_checked_url(hub),
+        node=_checked_name("--node", node),
+        model=_checked_name("--model", model),
+        budget=_budget(
+            {
+                "params": params,
+                "macs": macs,
+                "bytes": n_bytes,
+                "latency_ms": latency_ms,
+                "memory_bytes": memory_bytes,
+            },
+            batch=batch,
+            threads=threads,
+        ),
+        store=store,
+        token=_token(token, token_file, store),
+        quality=_one_of("--quality", quality, QUALITIES) if quality is not None else None,
+        labels=_labels(label or ()),
+        threads=threads,
+        poll_seconds=poll_seconds,
+    )
+    from service.edge.app import create_app
+    from service.logs import configure_logs
+
+    configure_logs(_one_of("--log-level", log_level, LOG_LEVELS))
+    failures: list[ServiceError] = []
+    run_http_server(
+        lambda stop: create_app(settings, ended=lambda error: _end(failures, error, stop)),
+        host=host,
+        port=port,
+        what="node",
+    )
+    if failures:
+        raise failures[0]
+
+
+def _end(failures: list[ServiceError], error: ServiceError, stop: Callable[[], None]) -> None:
+    failures.append(error)
+    stop()
+
+
+def _budget(given: Mapping[str, float | None], *, batch: int, threads: int) -> Budget:
+    from service.edge.settings import Budget
+
+    options = {unit: f"--{unit.replace('_', '-')}" for unit in given}
+    values = {unit: value for unit, value in given.items() if value is not None}
+    if len(values) != 1:
+        found = "none is given" if not values else f"{' and '.join(options[unit] for unit in values)} are given"
+        raise CommandError(
+            "invalid-budget", f"a node has one budget, {found}; give one of {', '.join(options.values())}"
+        )
+    (unit, value), *_ = values.items()
+    if not (math.isfinite(value) and 0 < value <= LARGEST_VALUE):
+        raise CommandError("invalid-budget", f"{options[unit]} is {value:g}; give a number above 0, up to 2^53")
+    return Budget(unit, value, batch=batch, threads=threads)
+
+
+def _token(token: str | None, file: Path | None, store: Path) -> str | None:
+    """The token, given as such or in a file; a node that is enrolled does without its file."""
+    if token is not None and file is not None:
+        raise CommandError("invalid-token", "--token and --token-file are both given; give one")
+    if file is None:
+        return token
+    from service.edge.identity import FOLDER, STATE_FILE
+
+    try:
+        with file.open("rb") as stream:
+            return stream.read(MAX_TOKEN_FILE_BYTES).decode("ascii", "replace").strip()
+    except OSError as exc:
+        if (store / FOLDER / STATE_FILE).exists():
+            return None
+        raise CommandError(
+            "invalid-token", f"the token file '{file}' cannot be read ({exc.strerror}); write a token into it"
+        ) from exc
+
+
+def _labels(given: Sequence[str]) -> dict[str, str]:
+    labels = {}
+    for text in given:
+        found = _LABEL.fullmatch(text)
+        if found is None:
+            raise typer.BadParameter(f"label '{text[:80]}' is not allowed; write KEY=VALUE, such as site=berlin")
+        labels[found.group(1)] = found.group(2)
+    return labels
+
+
+def _checked_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise typer.BadParameter(f"'{url[:80]}' is no address of a hub; one looks like http://hub.example:8000")
+    return url
+
+
+def _checked_name(option: str, value: str) -> str:
+    return check_name(value, f"change {option}")
+
+
+def _one_of(option: str, value: str, allowed: Sequence[str]) -> str:
+    if value not in allowed:
+        raise typer.BadParameter(f"{option} '{value[:40]}' is not known; use one of {', '.join(allowed)}")
+    return value

@@ -1,0 +1,362 @@
+"""Keeps a node at what its hub wants: enrolls, asks, takes releases up, measures, reports; each on its own.
+
+Asking never waits for a download and neither does reporting, so a node hears of a newer release while it fetches an
+older one, and gives that up. Nothing here can stop the node from serving: what goes wrong is reported and tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from service.edge.backoff import MOST_SECONDS, Backoff
+from service.edge.download import Pace
+from service.edge.enrolment import enroll
+from service.edge.errors import TRANSIENT, UNVERIFIED, HubRefusedError
+from service.edge.hub import Desired, HubClient
+from service.edge.measuring import Measurer
+from service.edge.node import Node
+from service.edge.probe import ProbeFailedError
+from service.edge.serving import Network
+from service.edge.status import error_of
+from service.edge.store import Kept
+from service.edge.takeup import TakeUp
+from service.errors import ServiceError
+from service.trust.documents import Document
+from service.trust.errors import ExpiredDocumentError, RevokedKeyError, UnknownKeyError
+from service.trust.probe import Probe
+from service.trust.release import Release
+
+log = logging.getLogger(__name__)
+
+AFTER_DEFECT_SECONDS = 5.0
+REPORT_SECONDS = 0.05
+"""Pause before a report, so that states that pass in one moment make one report."""
+
+
+async def run_agent(node: Node, trial: Network | None) -> None:
+    """Run the agent of an open node until cancelled; arguments and errors as of `Agent.run`."""
+    settings = node.settings
+    hub = HubClient(settings.hub, node=settings.node, key=node.identity.key, stall_seconds=settings.stall_seconds)
+    pace = Pace(grace_seconds=settings.download_grace_seconds)
+    take_up = TakeUp(node.store, node.identity, node.serving, node.status, pace=pace)
+    try:
+        await Agent(node, hub, take_up, Measurer(node, hub, pace=pace)).run(trial)
+    finally:
+        await hub.close()
+
+
+class Agent:
+    """The part of a node that talks to the hub. Lives on one event loop.
+
+    Args:
+        node: the node.
+        hub: client of its hub.
+        take_up: takes releases up.
+        measurer: measures sizes.
+    """
+
+    def __init__(self, node: Node, hub: HubClient, take_up: TakeUp, measurer: Measurer) -> None:
+        self._settings = node.settings
+        self._store = node.store
+        self._identity = node.identity
+        self._serving = node.serving
+        self._status = node.status
+        self._hub = hub
+        self._take_up = take_up
+        self._after = 0
+        self._target: Kept | None = None
+        self._renewed = asyncio.Event()
+        self._work: asyncio.Task[None] | None = None
+        self._doubt: Mapping[str, Any] | None = None
+        self._measurer = measurer
+        self._probe: Probe | None = None
+        self._probing: asyncio.Task[None] | None = None
+
+    async def run(self, trial: Network | None) -> None:
+        """Go on until cancelled.
+
+        Args:
+            trial: network whose trial a former process began.
+
+        Raises:
+            EnrolmentRefusedError: the hub does not take this node in, and it has no other hub.
+        """
+        try:
+            if trial is not None:
+                self._start(self._watch(trial))
+            await enroll(self._settings, self._identity, self._hub, status=self._status, backoff=self._pauses())
+            if trial is None:
+                await self._forever(self._go_on_from_disk, once=True)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._forever(self._ask), name="ask")
+                group.create_task(self._forever(self._report), name="report")
+                group.create_task(self._forever(self._measurer.keep_measuring), name="measure")
+        finally:
+            await self._stop_probe()
+            if self._work is not None:
+                await self._take_up.cancel(self._work)
+
+    async def _forever(self, step: Callable[[], Awaitable[None]], *, once: bool = False) -> None:
+        """Run a loop; a defect in it is logged and must not end the others."""
+        while True:
+            try:
+                await step()
+            except Exception:
+                log.exception("defect in the agent", extra={"part": step.__name__})
+                await asyncio.sleep(AFTER_DEFECT_SECONDS)
+            if once:
+                return
+
+    def _pauses(self, *, most_seconds: float = MOST_SECONDS) -> Backoff:
+        return Backoff(self._settings.retry_seconds, most_seconds)
+
+    # Asking
+
+    async def _ask(self) -> None:
+        pauses = self._pauses(most_seconds=max(self._settings.poll_seconds, self._settings.retry_seconds))
+        while True:
+            try:
+                answer = await self._hub.desired(after=self._after, wait_seconds=self._settings.poll_seconds)
+                self._status.hub_answered()
+                is_news = answer is not None and await self._consider(answer)
+            except ServiceError as error:
+                pause = pauses.failed(error)
+                self._refuse(error, attempt=pauses.attempt, pause=pause)
+                await asyncio.sleep(pause)
+                continue
+            if answer is None or is_news:
+                pauses.succeeded()
+                self._believe_again()
+            else:
+                # The same again: the hub waits for something of this node, or cannot do what is wanted.
+                await asyncio.sleep(pauses.failed())
+
+    async def _consider(self, answer: Desired) -> bool:
+        """Act on an answer; returns whether there was anything new in it."""
+        is_news = False
+        if answer.budget is not None:
+            self._measurer.budget = answer.budget
+        if answer.problem is not None:
+            is_news = self._note_problem(answer)
+        if answer.probe is not None:
+            is_news = await self._measure(answer.probe) or is_news
+        if answer.release is not None:
+            is_news = await self._aim(answer.release) or is_news
+        return is_news
+
+    async def _aim(self, document: Document) -> bool:
+        """Make a release what the node is on its way to; returns whether it was not already."""
+        release: Release = await self._verified(document, self._identity.accept_release)
+        kept = Kept(document, release)
+        self._after = release.version
+        if self._is_working() and self._target is not None and self._target.release.version == release.version:
+            if release.issued > self._target.release.issued:
+                self._target = kept  # signed anew
+                await asyncio.to_thread(self._store.write, "staged", document)
+                self._renewed.set()
+            return False
+        current = self._serving.current
+        outcome = await asyncio.to_thread(self._store.read_outcome)
+        if outcome is not None and outcome.generation == release.version and outcome.is_final:
+            return False
+        if current is not None and current.release.version == release.version:
+            return False
+        await self._stop_probe()
+        await self._stop_work()
+        await asyncio.to_thread(self._store.write, "staged", document)
+        self._target = kept
+        self._start(self._reach())
+        return True
+
+    async def _verified(self, document: Document, check: Callable[[Document], Any]) -> Any:
+        """What `check` makes of a document, with the newest keyring the hub has."""
+        signed = document.get("signed")
+        if isinstance(signed, dict) and signed.get("version") != self._identity.release_version:
+            await self._renew_keyring()
+        try:
+            return await asyncio.to_thread(check, document)
+        except (UnknownKeyError, RevokedKeyError, ExpiredDocumentError):
+            await self._renew_keyring()
+            return await asyncio.to_thread(check, document)
+
+    async def _renew_keyring(self) -> None:
+        """Take the hub's keyring when it is newer; one that does not count changes nothing."""
+        try:
+            document = await self._hub.keyring()
+            await asyncio.to_thread(self._identity.accept_keyring, document)
+        except ServiceError as error:
+            log.warning("keyring not renewed", extra={"code": error.code, "detail": error.message})
+
+    def _note_problem(self, answer: Desired) -> bool:
+        """The hub cannot make what is wanted: say so, and stay with what serves."""
+        assert answer.problem is not None
+        code = str(answer.problem.get("type", "")).rpartition("/")[2][:64] or "hub-problem"
+        detail = str(answer.problem.get("detail") or answer.problem.get("title") or code)[:1000]
+        error = {"code": code, "detail": detail, "generation": answer.generation}
+        self._after = max(self._after, answer.generation)
+        if error == self._status.error and self._status.observed_generation == answer.generation:
+            return False
+        log.error("hub cannot make what is wanted", extra={"code": code, "detail": detail})
+        if not self._is_working():
+            self._status.enter(self._status.state, generation=answer.generation, error=error)
+        return True
+
+    def _refuse(self, error: ServiceError, *, attempt: int, pause: float) -> None:
+        """Note why an answer of the hub changed nothing."""
+        log.warning("hub not followed", extra={"code": error.code, "detail": error.message, "attempt": attempt})
+        if not isinstance(error, UNVERIFIED):
+            self._status.hub_failed(error)
+            if not isinstance(error, HubRefusedError) and error.code != "store-full":
+                return
+        self._show_doubt(error, generation=None, attempt=attempt, pause=pause)
+
+    def _show_doubt(
+        self, error: ServiceError, *, generation: int | None, attempt: int = 0, pause: float | None = None
+    ) -> None:
+        """Report what went wrong, unless something is on its way, and remember what was reported before."""
+        if self._is_working():
+            return
+        self._doubt = self._doubt or {"state": self._status.state, "error": self._status.error}
+        self._status.fail(error_of(error, generation), attempt=attempt, pause_seconds=pause)
+
+    def _believe_again(self) -> None:
+        """The hub answers as it should again: show what was shown before, unless something new began."""
+        doubt, self._doubt = self._doubt, None
+        if doubt is not None and not self._is_working() and self._status.state == "failed":
+            self._status.enter(doubt["state"], error=doubt["error"])
+
+    # Working
+
+    def _is_working(self) -> bool:
+        return self._work is not None and not self._work.done()
+
+    def _start(self, work: Any) -> None:
+        self._doubt = None
+        self._work = asyncio.create_task(work, name="take up")
+
+    async def _stop_work(self) -> None:
+        if self._work is not None:
+            await self._take_up.cancel(self._work)
+            self._work = None
+
+    async def _watch(self, network: Network) -> None:
+        try:
+            await self._take_up.watch(network)
+        except ServiceError as error:
+            log.error("trial not ended", extra={"code": error.code, "detail": error.message})
+            self._status.fail(error_of(error, network.release.version))
+
+    async def _reach(self) -> None:
+        """Take the target up, as often as it takes."""
+        pauses = self._pauses()
+        attempt, done_bytes = 0, 0
+        while True:
+            assert self._target is not None
+            kept = self._target
+            self._renewed.clear()
+            try:
+                await self._take_up.run(kept, self._hub)
+                return
+            except TRANSIENT as error:
+                if error.fields.get("done_bytes", 0) > done_bytes:
+                    pauses.succeeded()  # a download that gets on is not the one to wait long
+                    done_bytes = error.fields["done_bytes"]
+                if isinstance(error, ExpiredDocumentError | HubRefusedError):
+                    # Asked again, the hub signs anew, or makes an artifact anew that it no longer has.
+                    self._after = min(self._after, kept.release.version - 1)
+                attempt += 1
+                pause = pauses.failed(error)
+                log.warning("take up failed", extra={"code": error.code, "detail": error.message, "attempt": attempt})
+                self._status.fail(error_of(error, kept.release.version), attempt=attempt, pause_seconds=pause)
+                await self._rest(pause)
+            except Exception:
+                log.exception("defect while taking up", extra={"version": kept.release.version})
+                self._status.fail(
+                    {"code": "service-error", "detail": "see the log", "generation": kept.release.version}
+                )
+                return
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait, but not longer than until the target is signed anew."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._renewed.wait()
+        except TimeoutError:
+            return
+
+    async def _go_on_from_disk(self) -> None:
+        """Go on with the release that a former process was on its way to; needs the hub only for what is missing."""
+        kept = await asyncio.to_thread(self._store.read, "staged")
+        if kept is None:
+            return
+        try:
+            await asyncio.to_thread(self._identity.check_release, kept.document)
+        except ServiceError as error:
+            log.warning("staged release dropped", extra={"code": error.code, "detail": error.message})
+            await asyncio.to_thread(self._store.clear, "staged")
+            return
+        self._target = kept
+        self._status.enter(self._status.state, generation=kept.release.version, error=self._status.error)
+        self._start(self._reach())
+
+    # Measuring and reporting
+
+    async def _measure(self, document: Document) -> bool:
+        """Begin with a probe; returns whether it was new."""
+        probe: Probe = await self._verified(document, self._identity.check_probe)
+        self._after = max(self._after, probe.version)
+        if self._probe == probe:
+            return False
+        await self._stop_probe()
+        self._probe = probe
+        self._probing = asyncio.create_task(self._measure_all(probe), name="probe")
+        return True
+
+    async def _stop_probe(self) -> None:
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.wait([self._probing])
+            self._probing = None
+
+    async def _measure_all(self, probe: Probe) -> None:
+        pauses = self._pauses()
+        while True:
+            try:
+                await self._measurer.probe(probe)
+                self._status.observe(probe.version)
+                self._believe_again()
+                return
+            except ProbeFailedError as error:
+                log.warning("probe not finished", extra={"code": error.code, "detail": error.message})
+                self._status.observe(probe.version)
+                self._show_doubt(error, generation=probe.version)
+                return
+            except ServiceError as error:
+                pause = pauses.failed(error)
+                log.warning("probe interrupted", extra={"code": error.code, "detail": error.message})
+                self._show_doubt(error, generation=probe.version, attempt=pauses.attempt, pause=pause)
+                await asyncio.sleep(pause)
+            except Exception:
+                log.exception("defect while measuring", extra={"version": probe.version})
+                return
+
+    async def _report(self) -> None:
+        pauses = self._pauses(most_seconds=max(self._settings.poll_seconds, self._settings.retry_seconds))
+        while True:
+            self._status.changed.clear()
+            try:
+                await self._hub.report(self._status.reported())
+                pauses.succeeded()
+            except ServiceError as error:
+                self._status.hub_failed(error)
+                await asyncio.sleep(pauses.failed(error))
+                continue
+            try:
+                async with asyncio.timeout(self._settings.poll_seconds):
+                    await self._status.changed.wait()
+                    await asyncio.sleep(REPORT_SECONDS)
+            except TimeoutError:
+                continue

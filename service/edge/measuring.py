@@ -1,0 +1,117 @@
+"""Measures on this device what the hub asks for: the sizes of a probe, and now and then the size that serves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from service.edge.download import Pace, download
+from service.edge.hub import HubClient
+from service.edge.node import Node
+from service.edge.probe import ProbeFailedError, measure_artifact, measure_ladder
+from service.edge.settings import DEVICE_UNITS
+from service.trust.probe import Probe, Rung
+
+log = logging.getLogger(__name__)
+
+AGAIN_SECONDS = 600.0
+"""Between two measurements of the size that serves, when the budget is one that the device measures."""
+
+
+class Measurer:
+    """Measures artifacts for the hub. Lives on one event loop.
+
+    Args:
+        node: on whose device.
+        hub: where artifacts come from.
+        pace: how slow a download may be.
+    """
+
+    def __init__(self, node: Node, hub: HubClient, *, pace: Pace) -> None:
+        self._node = node
+        self._hub = hub
+        self._pace = pace
+        self._measuring = asyncio.Lock()
+        self.budget: Mapping[str, Any] = node.settings.budget.to_json()
+        """What the hub says this node is to keep to; the batch and threads of measurements are taken from it."""
+
+    async def probe(self, probe: Probe) -> None:
+        """Measure the artifacts of a probe; each row is reported as soon as it is there.
+
+        Raises:
+            ProbeFailedError: some could not be measured.
+            ServiceError: an artifact could not be fetched.
+        """
+        store = self._node.store
+        with store.held([rung.digest for rung in probe.ladder]):
+            async with self._measuring:
+                rows = await measure_ladder(
+                    probe.ladder,
+                    batch=probe.batch,
+                    threads=probe.threads,
+                    fetch=self._fetched,
+                    done=self._drop,
+                    report=lambda row: self._node.status.add_timings([row]),
+                    is_busy=self._is_busy,
+                    base_bytes=self._node.base_bytes,
+                )
+        measured = {row["digest"] for row in rows}
+        for rung in probe.ladder:
+            if rung.digest not in measured:
+                raise ProbeFailedError(rung.digest, "it could not be measured, so larger ones were not tried")
+
+    async def keep_measuring(self) -> None:
+        """Measure the size that serves, now and then, for as long as the budget is one of this device."""
+        last: str | None = None
+        while True:
+            current = self._node.serving.current
+            if self.budget.get("unit") in DEVICE_UNITS and current is not None:
+                last = current.release.digest
+                await self._measure_current(last, int(current.release.manifest["bytes"]))
+            try:
+                async with asyncio.timeout(AGAIN_SECONDS):
+                    await self._node.serving.wait_for_other(last)
+            except TimeoutError:
+                continue
+
+    async def _measure_current(self, digest: str, size_bytes: int) -> None:
+        with self._node.store.held([digest]):
+            async with self._measuring:
+                try:
+                    row = await measure_artifact(
+                        self._node.store.artifact(digest),
+                        digest=digest,
+                        size_bytes=size_bytes,
+                        batch=int(self.budget.get("batch", 1)),
+                        threads=int(self.budget.get("threads", 1)),
+                        is_busy=self._is_busy,
+                        base_bytes=self._node.base_bytes,
+                    )
+                except ProbeFailedError as error:
+                    log.warning("active artifact not measured", extra={"digest": digest, "detail": error.message})
+                    return
+        self._node.status.add_timings([row])
+
+    async def _fetched(self, rung: Rung) -> Path:
+        store = self._node.store
+        if await asyncio.to_thread(store.holds, rung.digest, rung.bytes):
+            return store.artifact(rung.digest)
+        await download(
+            self._hub,
+            store,
+            digest=rung.digest,
+            size_bytes=rung.bytes,
+            progress=lambda n_bytes: None,
+            pace=self._pace,
+        )
+        return store.part(rung.digest)
+
+    async def _drop(self, rung: Rung, path: Path) -> None:
+        if path == self._node.store.part(rung.digest):
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+
+    def _is_busy(self) -> bool:
+        return self._node.serving.in_flight > 0

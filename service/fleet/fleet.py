@@ -1,0 +1,311 @@
+"""The fleet of a hub: directory, admission, planner and rollouts, opened and closed together, and what ties them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from service.errors import ServiceError
+from service.fleet import device
+from service.fleet.admission import Admission
+from service.fleet.changes import wait_for_wake
+from service.fleet.contents import Artifacts, ContentMaker, Exporter, Models
+from service.fleet.nodes import Directory
+from service.fleet.planner import Planner
+from service.fleet.records import Generation, Node
+from service.fleet.report import Reported
+from service.fleet.rollouts import Rollouts
+from service.fleet.signing import Signer
+from service.fleet.store import open_fleet_database
+from service.fleet.writer import GroupWriter
+from service.runtime.pool import SessionPool
+from service.trust.admin import AdminKey
+from service.trust.vault import Vault
+
+log = logging.getLogger(__name__)
+
+FOLDER, DATABASE_FILE, KEYS_FOLDER, ADMIN_KEY_FILE = "fleet", "fleet.sqlite", "keys", "admin-key"
+TICK_SECONDS = 1.0
+RETRY_MODEL_SECONDS = 5.0
+GATHER_SECONDS = 0.05
+"""Watchers wait so long after a change, so that 200 nodes that change at once are one answer, not 200."""
+
+
+class FleetObserver(Protocol):
+    """Told how the fleet is, for metrics; must not block or raise."""
+
+    def fleet_changed(self, counts: Mapping[str, int]) -> None:
+        """How many nodes are in each state."""
+        ...
+
+
+@dataclass(frozen=True)
+class FleetOptions:
+    """What the fleet needs of the settings.
+
+    Attributes:
+        admin_key: of administrators; the one in the store, made when missing, when not given.
+        release_days: life of signed documents.
+        poll_seconds: how often nodes are expected to ask.
+    """
+
+    admin_key: str | None = None
+    release_days: float = 30.0
+    poll_seconds: float = 30.0
+
+
+class Fleet:
+    """Everything that the routes of the fleet need. Belongs to one event loop; open it with `open_fleet`."""
+
+    def __init__(
+        self,
+        *,
+        directory: Directory,
+        admission: Admission,
+        planner: Planner,
+        rollouts: Rollouts,
+        vault: Vault,
+        contents: ContentMaker,
+        observer: FleetObserver,
+        clock: Callable[[], float],
+    ) -> None:
+        self.directory = directory
+        self.admission = admission
+        self.rollouts = rollouts
+        self.vault = vault
+        self._planner = planner
+        self._contents = contents
+        self._observer = observer
+        self._clock = clock
+        self._poked = asyncio.Event()
+        self._retry_at = 0.0
+        self._searching: set[str] = set()
+        directory.changed = self._changed
+
+    # What nodes ask
+
+    async def desired_for(self, node: Node, *, after: int, seconds: float) -> dict[str, Any] | None:
+        """What a node should know that is newer than what it knows, waited for.
+
+        Args:
+            node: who asks.
+            after: the last generation it was told of.
+            seconds: how long to wait.
+
+        Returns:
+            `{"generation", "desired", "release", "probe", "problem"}`, where `problem` is a `Problem`; None when
+            there is nothing new.
+        """
+        deadline = asyncio.get_running_loop().time() + seconds
+        while True:
+            current = node.current
+            if current is not None and current.is_ready and current.number > after:
+                if not self._planner.is_fresh(current):
+                    await self._planner.sign_again(node, current)
+                    continue
+                return _told(current)
+            if current is not None and current.is_ready and current.committed is None:
+                self._planner.restore(current)
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0 or not await wait_for_wake(node.waiting, left):
+                return None
+            self.directory.seen(node)
+
+    async def report(self, node: Node, reported: Reported) -> None:
+        """Takes over what a node says; durable, as far as it decides something, when it returns."""
+        await self.directory.report(node, reported)
+        await self._search(node)
+
+    # What administrators ask
+
+    async def changes(self, *, after: int | None, seconds: float) -> int:
+        """Waits until the fleet is at another revision than `after`; returns the revision now."""
+        revision = self.directory.revision
+        if after is not None and after == revision.number:
+            await revision.wait_beyond(after, seconds)
+            if revision.number != after:
+                await asyncio.sleep(GATHER_SECONDS)
+        return revision.number
+
+    async def remove(self, name: str) -> None:
+        """Forgets a node; its key counts no more."""
+        node = await self.directory.remove(name)
+        self.admission.forget(name)
+        self._planner.forget(node)
+        self._poked.set()
+
+    def view(self, node: Node) -> dict[str, Any]:
+        """A node as administrators see it; `problem` is a `Problem` or None."""
+        stale = self.directory.is_stale(node)
+        current = node.current
+        return {
+            "node": node.name,
+            "labels": node.labels,
+            "capability": node.capability,
+            "state": node.state(is_stale=stale),
+            "stale": stale,
+            "generation": node.generation,
+            "desired": None if current is None else current.view(),
+            "reported": None if node.reported is None else node.reported.document(),
+            "problem": None if current is None else current.problem,
+            "enrolled": node.enrolled,
+            "last_seen": node.last_seen,
+        }
+
+    # Upkeep
+
+    async def run(self, sleep: Callable[[float], Any] = asyncio.sleep) -> None:
+        """Makes what is wanted ready, takes the steps of rollouts, writes what is pending; until it is cancelled."""
+        for node in self.directory.select():
+            self._planner.ensure(node)
+        ticking = asyncio.create_task(self._tick(sleep), name="fleet tick")
+        try:
+            while True:
+                await self._poked.wait()
+                self._poked.clear()
+                await _logged(self.rollouts.advance())
+                await asyncio.sleep(0)
+        finally:
+            ticking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await ticking
+
+    async def close(self) -> None:
+        """Gives up what is being made, and writes what is pending."""
+        await self._planner.close()
+        await _logged(self.directory.flush())
+
+    async def _tick(self, sleep: Callable[[float], Any]) -> None:
+        while True:
+            self.directory.notice_stale()
+            self._observer.fleet_changed(self.directory.counts())
+            await _logged(self.directory.flush())
+            if self._clock() >= self._retry_at:
+                self._retry_at = self._clock() + RETRY_MODEL_SECONDS
+                await _logged(self._retry_models())
+            self._poked.set()
+            await sleep(TICK_SECONDS)
+
+    async def _retry_models(self) -> None:
+        """Goes on with nodes whose model was unknown and is there now."""
+        for node in self.directory.select():
+            problem = None if node.current is None else node.current.problem
+            if node.current is not None and problem is not None and problem.code == "unknown-model":
+                with contextlib.suppress(ServiceError):
+                    self._contents.qualities(node.current.desired.model)
+                    await self.directory.retry(node)
+
+    async def _search(self, node: Node) -> None:
+        """Goes on with a search when the node has measured what it was asked to."""
+        current, report = node.current, node.reported
+        if current is None or report is None or current.kind != "probe" or current.search is None:
+            return
+        if current.document is None or node.name in self._searching:
+            return
+        timings = [timing.model_dump() for timing in report.timings]
+        search = device.with_timings(dict(current.search), current.desired.budget, timings)
+        gave_up = report.state == "failed" and report.observed_generation == current.number
+        if gave_up and report.next_retry is None:
+            search = device.without_unmeasured(search)
+        if device.unmeasured(search) or not search["rungs"]:
+            return
+        self._searching.add(node.name)
+        try:
+            await self.directory.continue_search(node, search)
+        finally:
+            self._searching.discard(node.name)
+
+    def _changed(self, node: Node) -> None:
+        self._planner.ensure(node)
+        self._poked.set()
+
+
+@asynccontextmanager
+async def open_fleet(
+    root: Path,
+    *,
+    options: FleetOptions,
+    exports: Exporter,
+    models: Models,
+    store: Artifacts,
+    sessions: SessionPool,
+    observer: FleetObserver,
+    clock: Callable[[], float] = time.time,
+) -> AsyncIterator[Fleet]:
+    """Opens the fleet of a store, runs it, and closes it.
+
+    Args:
+        root: folder of the store; the fleet lies in `fleet/` in it.
+        options: from the settings.
+        exports, models, store, sessions: of the hub.
+        observer: told how the fleet is.
+        clock: seconds since the epoch.
+
+    Raises:
+        ServiceError: a file is damaged.
+    """
+    folder = root / FOLDER
+    vault = await asyncio.to_thread(Vault.open, folder / KEYS_FOLDER)
+    admin_key = (
+        await asyncio.to_thread(AdminKey.load_or_create, folder / ADMIN_KEY_FILE)
+        if options.admin_key is None
+        else AdminKey(options.admin_key)
+    )
+    database = await asyncio.to_thread(open_fleet_database, folder / DATABASE_FILE)
+    try:
+        writer = GroupWriter(database)
+        directory = Directory(database, writer, poll_seconds=options.poll_seconds, clock=clock)
+        contents = ContentMaker(exports=exports, models=models, store=store, sessions=sessions)
+        fleet = Fleet(
+            directory=directory,
+            admission=Admission(database, writer, directory, vault=vault, admin_key=admin_key, clock=clock),
+            planner=Planner(
+                contents=contents,
+                signer=Signer(vault, release_days=options.release_days, clock=clock),
+                writer=writer,
+                settled=directory.settled,
+            ),
+            rollouts=Rollouts(database, writer, directory, clock=clock),
+            vault=vault,
+            contents=contents,
+            observer=observer,
+            clock=clock,
+        )
+        running = asyncio.create_task(fleet.run(), name="fleet")
+        try:
+            yield fleet
+        finally:
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+            await fleet.close()
+            await writer.close()
+    finally:
+        database.close()
+
+
+def _told(generation: Generation) -> dict[str, Any]:
+    kind = generation.kind if generation.document is not None else None
+    return {
+        "generation": generation.number,
+        "desired": generation.view(),
+        "release": generation.document if kind == "release" else None,
+        "probe": generation.document if kind == "probe" else None,
+        "problem": generation.problem if kind is None else None,
+    }
+
+
+async def _logged(work: Any) -> None:
+    """Awaits upkeep; a full disk is logged and tried again."""
+    try:
+        await work
+    except (ServiceError, sqlite3.Error) as error:
+        log.warning("fleet not written", extra={"detail": str(error)})
