@@ -18,6 +18,12 @@ WORKDIR /build
 RUN python3 -m venv --without-pip /opt/inn
 COPY deploy/requirements.py deploy/trim.sh ./
 
+# Only what is to be installed goes on from here, so that other changes of pyproject.toml install nothing anew.
+FROM tools AS requirements
+ARG HUB_EXTRAS="build edge"
+COPY pyproject.toml ./
+RUN python3 requirements.py edge > edge.txt && python3 requirements.py ${HUB_EXTRAS} > hub.txt
+
 # Our own code, apart from the dependencies: a change of it makes a small layer.
 FROM tools AS project
 COPY LICENSE README.md pyproject.toml ./
@@ -31,12 +37,11 @@ RUN python3 -m pip wheel --no-deps --wheel-dir /project . \
  && rm -r /opt/service-of-nodes/inn_core /opt/service-of-nodes/models
 
 FROM tools AS edge-dependencies
-COPY pyproject.toml ./
+COPY --from=requirements /build/edge.txt ./
 # `wheel[s]` matches the folder if it is there; constraints.txt keeps the instruction valid if it is not.
 COPY constraints.txt wheel[s] ./wheels/
-RUN python3 requirements.py edge > requirements.txt \
- && python3 -m pip --python /opt/inn/bin/python install --no-compile \
-      --find-links wheels --constraint wheels/constraints.txt --requirement requirements.txt \
+RUN python3 -m pip --python /opt/inn/bin/python install --no-compile \
+      --find-links wheels --constraint wheels/constraints.txt --requirement edge.txt \
  && ./trim.sh /opt/inn
 
 # --- what both images start from: an interpreter, no installer, a user without rights ---
@@ -69,13 +74,11 @@ CMD ["edge"]
 
 # --- after the edge image, so that a builder which runs every stage before its target does not fetch torch for it ---
 FROM tools AS hub-dependencies
-ARG HUB_EXTRAS="build edge"
-COPY pyproject.toml ./
+COPY --from=requirements /build/hub.txt ./
 COPY constraints.txt wheel[s] ./wheels/
 # At the end goes what torch brings to compile extensions with.
-RUN python3 requirements.py ${HUB_EXTRAS} > requirements.txt \
- && python3 -m pip --python /opt/inn/bin/python install --no-compile \
-      --find-links wheels --constraint wheels/constraints.txt --requirement requirements.txt \
+RUN python3 -m pip --python /opt/inn/bin/python install --no-compile \
+      --find-links wheels --constraint wheels/constraints.txt --requirement hub.txt \
  && ./trim.sh /opt/inn setuptools pkg_resources _distutils_hack distutils-precedence.pth
 
 FROM bare AS hub

@@ -15,4 +15,4 @@ find "$site" -name '*.pyi' -delete
 find "$site" -name __pycache__ -type d -prune -exec rm -rf {} +
 echo /opt/service > "$site/inn-service.pth"
 # No check of the source's date at each import; a file that does not compile (templates of other versions) stays as it is.
-"$environment/bin/python" -m compileall -q -j 0 --invalidation-mode unchecked-hash "$site" || true
+"$environment/bin/python" -m compileall -qq -j 0 --invalidation-mode unchecked-hash "$site" || true

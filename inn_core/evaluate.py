@@ -92,6 +92,23 @@ def curve(
     return {"full": _point(full_plan, full_output, full_output, labels, 0.0), "points": points}
 
 
+def check_samples(network: Checkpoint, data: Mapping[str, Array] | None) -> None:
+    """Raise what `curve` would raise about its samples, without running the network.
+
+    Args:
+        network: the integral network.
+        data: as in `curve`.
+
+    Raises:
+        InvalidEvaluationError: see `curve`.
+    """
+    samples = _checked_samples(network, data)
+    labels = _checked_labels(data, len(next(iter(samples.values()))))
+    kind = network.template.model.graph.output[0].type.tensor_type
+    if labels is not None and kind.HasField("shape"):
+        _require_classes(tuple(dim.dim_value or dim.dim_param or "?" for dim in kind.shape.dim))
+
+
 def spaced_targets(smallest: int, largest: int, *, n_points: int = DEFAULT_POINTS) -> list[int]:
     """Increasing integers from `smallest` to `largest`, both included, with equal ratios as far as rounding allows."""
     spaced = np.geomspace(smallest, largest, n_points)
@@ -163,12 +180,7 @@ def _point(
 ) -> dict[str, Any]:
     accuracy = None
     if labels is not None:
-        if output.ndim != 2:
-            raise InvalidEvaluationError(
-                f"labels need an output of shape (samples, classes), this network's has shape {output.shape}; "
-                "leave the labels out to measure agreement",
-                shape=list(output.shape),
-            )
+        _require_classes(output.shape)
         accuracy = float(np.mean(output.argmax(1) == labels))
     return {
         "params": int(plan.params),
@@ -178,6 +190,15 @@ def _point(
         "agreement": agreement(full_output, output),
         "seconds": round(seconds, 4),
     }
+
+
+def _require_classes(shape: Sequence[int | str]) -> None:
+    if len(shape) != 2:
+        raise InvalidEvaluationError(
+            f"labels need an output of shape (samples, classes), this network's has shape {tuple(shape)}; "
+            "leave the labels out to measure agreement",
+            shape=list(shape),
+        )
 
 
 def _run(

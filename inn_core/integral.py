@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inn_core.between_knots import BetweenKnots
 from inn_core.checkpoint import load_checkpoint, save_checkpoint
 from inn_core.cost import Unit
 from inn_core.divergence import mean_divergence
@@ -23,12 +24,13 @@ from inn_core.draws import SMALLEST_SHARE, SizeDraws
 from inn_core.errors import InvalidBudgetError, InvalidInputError, StatisticsMissingError
 from inn_core.graph.program import Program
 from inn_core.kernel_parameters import Written
+from inn_core.kernel_sampler import KernelSampler
 from inn_core.network import Checkpoint, Sizes
 from inn_core.normalisation import Moments, measure_moments, normalise_batch
 from inn_core.plan import Budget, Plan, choose_plan
 from inn_core.resize import resize_template
 from inn_core.sampler import Sampler
-from inn_core.size_statistics import SizeStatistics, place_knots
+from inn_core.size_statistics import SizeStatistics, place_knots, without_moments
 from inn_core.statistics import output_kinds
 from inn_core.trained import read_parameters, sampler_of, statistics_chunks, to_checkpoint
 
@@ -83,6 +85,7 @@ class IntegralNetwork(nn.Module):
         self._programs: dict[tuple[object, ...], Program] = {}
         self._statistics: SizeStatistics | None = None
         self._measured: Written | None = None
+        self._between = BetweenKnots()
         self.register_buffer("draws_taken", torch.zeros((), dtype=torch.int64))
         self.parts, statistics = read_parameters(checkpoint, normalise=normalise)
         if statistics is not None and sampler is None:
@@ -199,8 +202,7 @@ class IntegralNetwork(nn.Module):
         sampled = self.parts.sampled(self.sampler, sizes)
         if not self.parts.nodes:
             return sampled.weights
-        axes = self.checkpoint.structure.weights
-        return self.parts.folded(sampled, self.statistics.at(sizes, self.parts.nodes, axes, self.sampler))
+        return self.parts.folded(sampled, self._moments_at(sizes))
 
     @property
     def statistics(self) -> SizeStatistics:
@@ -229,7 +231,7 @@ class IntegralNetwork(nn.Module):
             StatisticsMissingError: there are no samples.
         """
         if not self.parts.nodes:
-            statistics = self._without_moments()
+            statistics = without_moments(self.checkpoint, self.smallest_sizes)
             self._keep_(statistics)
             return statistics
         chunks = statistics_chunks(self.checkpoint, samples, self._device())
@@ -252,6 +254,20 @@ class IntegralNetwork(nn.Module):
         self._keep_(statistics)
         return statistics
 
+    def _moments_at(self, sizes: Sizes) -> Mapping[str, Moments]:
+        """Moments of a size: those of a knot, interpolated, or for kernels between knots measured (`between_knots`)."""
+
+        def interpolated() -> Mapping[str, Moments]:
+            return statistics.at(sizes, self.parts.nodes, self.checkpoint.structure.weights, self.sampler)
+
+        def measured() -> Mapping[str, Moments]:
+            return self.moments(sizes, statistics_chunks(self.checkpoint, (), self._device()))
+
+        statistics = self.statistics
+        if not isinstance(self.sampler, KernelSampler) or statistics.is_measured(sizes):
+            return interpolated()
+        return self._between.moments(self.checkpoint, sizes, measure=measured, interpolate=interpolated)
+
     def identity(self) -> dict[str, Any]:
         """What decides a training run besides its settings, plain values: checkpoint, sampler and draws."""
         return {
@@ -265,6 +281,7 @@ class IntegralNetwork(nn.Module):
     def forget_statistics_(self) -> None:
         """Forget what `measure_` found; to be called by whoever changes how sizes are sampled."""
         self._statistics, self._measured = None, None
+        self._between.clear()
 
     def moments(self, sizes: Sizes, chunks: Chunks) -> dict[str, Moments]:
         """Exact moments of the normalised nodes at a size, over samples in chunks by graph input."""
@@ -282,8 +299,8 @@ class IntegralNetwork(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> IntegralNetwork:
         """Moving to another device or precision keeps the statistics, although it may round the parameters."""
-        was_measured = self._is_measured()
-        super()._apply(fn, recurse)
+        was_measured = self._device().type != "meta" and self._is_measured()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it without types
         if was_measured:
             self._measured = self.parts.written()
         return self
@@ -350,19 +367,14 @@ class IntegralNetwork(nn.Module):
 
     def _keep_(self, statistics: SizeStatistics) -> None:
         self._statistics, self._measured = statistics, self.parts.written()
-
-    def _without_moments(self) -> SizeStatistics:
-        return place_knots(
-            self.checkpoint,
-            smallest=self.smallest_sizes,
-            measure=lambda _: {},
-            difference=lambda *_: 0.0,
-            interpolate=lambda *_: {},
-        )
+        self._between.clear()
 
 
 class SizedView:
     """An integral network at one size; it shares the network's parameters and mode.
+
+    A call runs the network itself, so under `DistributedDataParallel` it averages no gradients; call the wrapped module
+    with `sizes` there.
 
     Args:
         network: whose parameters.

@@ -17,7 +17,6 @@ from inn_core.network import Sizes
 from inn_core.normalisation import Moments, NormalisedNode, fold
 from inn_core.sampler import Sampler
 
-
 _WORD_BYTES = 8
 _TABLE_WIDTH = 512  # words in a row of the table that a checksum is taken of
 

@@ -66,6 +66,10 @@ class SizeStatistics:
         """The knot of the full network."""
         return self.paths[PATH_UNITS[0]][0]
 
+    def is_measured(self, sizes: Sizes) -> bool:
+        """Whether a plan is one of the knots, whose moments are not interpolated."""
+        return any(knot.sizes == sizes for knots in self.paths.values() for knot in knots)
+
     def at(
         self, sizes: Sizes, nodes: Sequence[NormalisedNode], axes: Mapping[str, tuple[Axis, ...]], sampler: Sampler
     ) -> dict[str, Moments]:
@@ -154,6 +158,17 @@ def place_knots(
                 _insert(knots, middle)
                 pending += [(above, middle), (middle, below)]
     return statistics
+
+
+def without_moments(checkpoint: Checkpoint, smallest: Sizes) -> SizeStatistics:
+    """The statistics of a network in which nothing is normalised: knots without moments."""
+    return place_knots(
+        checkpoint,
+        smallest=smallest,
+        measure=lambda _: {},
+        difference=lambda *_: 0.0,
+        interpolate=lambda *_: {},
+    )
 
 
 def _carried(

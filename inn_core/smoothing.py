@@ -46,6 +46,8 @@ def smoothing_orders(checkpoint: Checkpoint, *, seed: int = 0, progress: Progres
         variation is never above that of the identity, which it is where nothing better is found. Equal checkpoints
         and seeds give equal orders.
 
+    Not promised: that an order of more than `LARGEST_SEARCH` channels is as good as one search would make it.
+
     Raises:
         InvalidWeightsError: a weight that a group touches holds NaN or infinity.
 

@@ -4,6 +4,9 @@ A step trains the full network on the task, and the smallest size and a few rand
 of the same batch. Without labels a frozen copy of the full network teaches all sizes, the full one included. That all
 sizes agree follows from |Net(X, P1) - Net(X, P2)| <= |Net(X, P1) - Y| + |Net(X, P2) - Y|.
 
+In several processes, pass the network inside `DistributedDataParallel`: every forward pass goes through the module that
+is given, so gradients are averaged at every size, and all processes draw the same sizes.
+
 A run may be killed at any time: it goes on from its last saved state and ends with the parameters that it would have
 had (on one machine, with one number of threads).
 
@@ -22,7 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inn_core.divergence import OutputKind, divergence
 from inn_core.engine import Engine
@@ -103,7 +106,7 @@ class SizeTraining:
 
 
 def train_sizes_(
-    network: IntegralNetwork,
+    network: nn.Module,
     batches: Batches,
     *,
     settings: SizeTraining,
@@ -114,22 +117,28 @@ def train_sizes_(
 ) -> None:
     """Train a network in place; it ends in evaluation mode, with the statistics of its sizes yet to be measured.
 
+    In several processes all end with the same parameters. They are those of one process on the joined batches where
+    nothing is normalised; a normalised node uses the statistics of each process's own part, as BatchNorm does there.
+
     Args:
-        network: on the device to train on.
-        batches: the data.
+        network: an `IntegralNetwork` on the device to train on, or a module that wraps one and has it as `.module`, such
+            as `DistributedDataParallel`.
+        batches: the data; in several processes, the part of this one, as many batches of the same size as the others'.
         settings: of the run.
         task_loss: what the full network is trained on; None trains without labels, on the network of the checkpoint
             that the module was made from.
-        state_path: where the run saves its state, every minute and after every epoch, and resumes from.
+        state_path: where the run saves its state, every minute and after every epoch, and resumes from; all processes
+            read it, the first one writes it.
         progress: told the epoch and the finished share.
         after_epoch: called with the number of finished epochs and the mean loss of the full network in the last.
 
     Raises:
         TrainingStateError: `state_path` belongs to another run.
-        InvalidTrainingError: the loss is not finite, or there are no batches.
+        InvalidTrainingError: the loss is not finite, there are no batches, or the module wraps no integral network.
     """
-    teacher = None if task_loss is not None else Teacher(network)
-    optimizer = make_optimizer(network, settings)
+    inner = unwrapped(network)
+    teacher = None if task_loss is not None else Teacher(inner)
+    optimizer = make_optimizer(inner, settings)
     if not len(batches):
         raise InvalidTrainingError("an epoch has no batches; give more samples or a smaller batch")
     n_steps = settings.epochs * len(batches)
@@ -138,9 +147,11 @@ def train_sizes_(
         "labels": task_loss is not None,
         "steps": n_steps,
         "kind": "sizes",
-        **network.identity(),
+        **inner.identity(),
     }
-    step = restore_(state_path, network, optimizer, identity)
+    step = restore_(state_path, inner, optimizer, identity)
+    if not _is_first(network):
+        state_path = None
     saved_at = time.monotonic()
     network.train()
     for epoch in range(step // len(batches), settings.epochs):
@@ -155,10 +166,10 @@ def train_sizes_(
             step += 1
             progress(f"epoch {epoch + 1} of {settings.epochs}", step / n_steps)
             if state_path is not None and time.monotonic() - saved_at > SAVE_SECONDS:
-                save_state(state_path, network, optimizer, identity, step)
+                save_state(state_path, inner, optimizer, identity, step)
                 saved_at = time.monotonic()
         if state_path is not None:
-            save_state(state_path, network, optimizer, identity, step)
+            save_state(state_path, inner, optimizer, identity, step)
             saved_at = time.monotonic()
         if after_epoch is not None and count:
             after_epoch(epoch + 1, total / count)
@@ -166,7 +177,7 @@ def train_sizes_(
 
 
 def sandwich_step(
-    network: IntegralNetwork,
+    network: nn.Module,
     inputs: tuple[Tensor, ...],
     targets: Any,
     *,
@@ -177,15 +188,22 @@ def sandwich_step(
     """Add the gradients of one batch at all sizes of a step; returns the full network's loss.
 
     Each size runs forwards and backwards before the next, so memory is that of the full network alone.
+
+    Args:
+        network: as in `train_sizes_`. Of several processes, gradients and the loss are the mean.
+
+    Raises:
+        InvalidTrainingError: the loss is not finite, in all processes at once; or the module wraps no integral network.
     """
     device = inputs[0].device
+    inner = unwrapped(network)
 
     def run(sizes: Sizes) -> dict[str, Tensor]:
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.bfloat16):
-            return named_outputs(network, network.at(sizes)(*inputs))
+            return named_outputs(inner, network(*inputs, sizes=sizes))
 
-    full = run(network.full_sizes)
-    kinds = teacher.kinds if teacher is not None else output_kinds(network.program(), full)
+    full = run(inner.full_sizes)
+    kinds = teacher.kinds if teacher is not None else output_kinds(inner.program(), full)
     if task_loss is not None:
         reference = {name: output.detach() for name, output in full.items()}
         loss = task_loss(_unnamed(full), targets)
@@ -193,19 +211,36 @@ def sandwich_step(
         assert teacher is not None
         reference = teacher(*inputs)
         loss = divergences(reference, full, kinds)
-    value = float(loss.detach())
+    value = _mean_of_processes(network, loss.detach())
     if not math.isfinite(value):
         raise InvalidTrainingError(
             f"the loss of the full network is {value}; lower the learning rate (peak_rate {settings.peak_rate})"
         )
     torch.autograd.backward(loss)
-    for sizes in network.sandwich(random=settings.random_sizes):
+    for sizes in inner.sandwich(random=settings.random_sizes):
         sized = run(sizes)
         loss = divergences(reference, sized, kinds)
         if task_loss is not None and settings.task_share:
             loss = torch.lerp(loss, task_loss(_unnamed(sized), targets), settings.task_share)
         torch.autograd.backward(loss)
     return value
+
+
+def unwrapped(network: nn.Module) -> IntegralNetwork:
+    """The integral network inside of modules that wrap it and have it as `.module`.
+
+    Raises:
+        InvalidTrainingError: there is none.
+    """
+    found: object = network
+    while isinstance(found, nn.Module) and not isinstance(found, IntegralNetwork):
+        found = getattr(found, "module", None)
+    if not isinstance(found, IntegralNetwork):
+        raise InvalidTrainingError(
+            f"{type(network).__name__} is no IntegralNetwork and wraps none as `.module`; pass the network, or "
+            "DistributedDataParallel(network)"
+        )
+    return found
 
 
 class Teacher:
@@ -249,6 +284,22 @@ def named_outputs(network: IntegralNetwork, outputs: Any) -> dict[str, Tensor]:
     """Outputs of the module by the names of the graph outputs."""
     names = [value.name for value in network.checkpoint.template.model.graph.output]
     return dict(zip(names, outputs if isinstance(outputs, tuple) else (outputs,), strict=True))
+
+
+def _mean_of_processes(network: nn.Module, value: Tensor) -> float:
+    """A number's mean over the processes that train a wrapped network together; the number itself in one process."""
+    group = getattr(network, "process_group", None)
+    if group is not None:
+        value = value.clone()
+        torch.distributed.all_reduce(value, group=group)
+        value /= torch.distributed.get_world_size(group)
+    return float(value)
+
+
+def _is_first(network: nn.Module) -> bool:
+    """Whether this is the first of the processes that train a wrapped network together, or the only one."""
+    group = getattr(network, "process_group", None)
+    return group is None or torch.distributed.get_rank(group) == 0
 
 
 def _unnamed(outputs: dict[str, Tensor]) -> Any:

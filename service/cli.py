@@ -14,6 +14,7 @@ import typer
 from service.commands.curve import curve
 from service.commands.edge import edge
 from service.commands.export import export
+from service.commands.fleet import app as fleet
 from service.commands.import_network import import_network
 from service.commands.inspect import inspect
 from service.commands.keys import app as keys
@@ -37,6 +38,7 @@ app.command("train")(train)
 app.command("serve")(serve)
 app.command("edge")(edge)
 app.command("verify")(verify)
+app.add_typer(fleet, name="fleet")
 app.add_typer(keys, name="keys")
 
 

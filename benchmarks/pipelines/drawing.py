@@ -19,12 +19,14 @@ UPPER_END = 6.0
 """Percentage points below the best that the enlarged panel shows."""
 
 MARGIN = 0.3
-COLOURS = "tab20"
+COLOURS = "tab10"
+DASHES = ("-", "--", ":")
+"""Lines beyond the tenth take the colours again with other dashes."""
 
 
 def draw_headline(columns: Sequence[tuple[Column, Points]], network: str) -> bytes:
     """All methods of the headline table as PNG: everything on the left, the upper end enlarged on the right."""
-    figure, panels = _panels(2, share_y=False)
+    figure, panels = _panels(2)
     for axes in panels:
         for number, (column, points) in enumerate(columns):
             width = 2.6 if column.is_ours else 1.2
@@ -39,7 +41,7 @@ def draw_headline(columns: Sequence[tuple[Column, Points]], network: str) -> byt
 
 def draw_partitions(series: Series, network: str) -> bytes:
     """Methods that change no weight as PNG: as they come on the left, with statistics taken again on the right."""
-    figure, panels = _panels(2, share_y=True)
+    figure, panels = _panels(2)
     suffix = READINGS[REESTIMATED]
     names = list(dict.fromkeys(name.removesuffix(suffix) for name in series))
     for axes, ending in zip(panels, ("", suffix), strict=True):
@@ -57,11 +59,11 @@ def thousands(count: float) -> str:
     return f"{count / 1000:,.0f}k" if count >= 10_000 else f"{count:,.0f}"
 
 
-def _panels(count: int, *, share_y: bool) -> tuple[Figure, list[Axes]]:
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 6.5), layout="constrained")
-    return figure, list(figure.subplots(1, count, sharey=share_y, squeeze=False)[0])
+    return figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 
 def _line(axes: Axes, points: Points, number: int, **style: Any) -> None:
@@ -72,9 +74,9 @@ def _line(axes: Axes, points: Points, number: int, **style: Any) -> None:
     means = np.array([point.accuracy for point in drawn])
     low = means - np.array([min(point.accuracies) for point in drawn])
     high = np.array([max(point.accuracies) for point in drawn]) - means
-    colour = matplotlib.colormaps[COLOURS](number % 20)
+    style |= {"color": matplotlib.colormaps[COLOURS](number % 10), "linestyle": DASHES[number // 10 % len(DASHES)]}
     counts = [point.params for point in drawn]
-    axes.errorbar(counts, means, yerr=[low, high], marker="o", markersize=4, capsize=2, color=colour, **style)
+    axes.errorbar(counts, means, yerr=[low, high], marker="o", markersize=4, capsize=2, **style)
 
 
 def _axis(axes: Axes, drawn: Iterable[Points]) -> None:

@@ -11,6 +11,7 @@ from benchmarks.pipelines.cost import cost_tables
 from benchmarks.pipelines.drawing import draw_headline, draw_partitions
 from benchmarks.pipelines.headline import CUT_METHODS, headline, headline_shares, headline_table, trained_for
 from benchmarks.pipelines.markdown import table
+from benchmarks.pipelines.rivals import FOLDING
 from benchmarks.pipelines.series import READINGS, REESTIMATED, WHOLE, Points, Series, all_series
 from benchmarks.rows import Json
 from inn_core.files import written_aside
@@ -98,15 +99,21 @@ def _size(points: Points, share: float) -> str:
 
 
 def _share_sets(series: Series) -> list[list[float]]:
-    """Shares of one table: those that methods have in common."""
+    """Shares of one table: those that methods have in common.
+
+    Folding is measured at the sizes of parts B and C, so it joins tables and does not merge them.
+    """
     merged: list[set[float]] = []
-    for points in series.values():
+    joining: set[float] = set()
+    for name, points in series.items():
         shares = set(points) - {WHOLE}
-        if not shares:
-            continue
-        touching = [other for other in merged if other & shares]
-        merged = [other for other in merged if not other & shares] + [shares.union(*touching)]
-    return [sorted(shares, reverse=True) for shares in merged]
+        if name.startswith(FOLDING):
+            joining |= shares
+        elif shares:
+            touching = [other for other in merged if other & shares]
+            merged = [other for other in merged if not other & shares] + [shares.union(*touching)]
+    rest = joining.difference(*merged)
+    return [sorted(shares, reverse=True) for shares in (*merged, rest) if shares]
 
 
 def _drawn(rows: Sequence[Json], network: str, on: str) -> dict[str, bytes]:

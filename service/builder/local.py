@@ -257,7 +257,7 @@ def train_sizes(
 
     from inn_core.checkpoint import load_checkpoint, save_checkpoint
     from inn_core.engine import choose_device
-    from inn_core.evaluate import curve
+    from inn_core.evaluate import check_samples, curve
     from inn_core.progress import scaled
     from models.recipes.recipe import find_recipe
     from models.recipes.size_run import run_recipe
@@ -274,8 +274,9 @@ def train_sizes(
     if epochs is not None:
         recipe = replace(recipe, settings=replace(recipe.settings, epochs=epochs))
     judged = recipe.evaluation if evaluation is None else evaluation
-    # Samples that do not fit must be found before the training and not after it.
-    curve(recipe.start(), data=judged, params=(), device=device)
+    start = recipe.start()
+    check_samples(start, judged)  # what does not fit must be found before the training and not after it
+    recipe = replace(recipe, start=lambda: start)
     trained = run_recipe(recipe, state_path=state, device=place, progress=scaled(progress, 0.0, 0.95), note=note)
     digest = save_checkpoint(trained, output)
     for leftover in (state, *state.parent.glob(f".{glob.escape(state.name)}.*.part")):  # of runs that were killed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -150,6 +151,9 @@ def edge(
     from service.logs import configure_logs
 
     configure_logs(_one_of("--log-level", log_level, LOG_LEVELS))
+    if log_level != "debug":  # a line for every request would wear out the flash of a small device
+        for name in ("httpx", "service.access"):
+            logging.getLogger(name).setLevel(logging.WARNING)
     failures: list[ServiceError] = []
     run_http_server(
         lambda stop: create_app(settings, ended=lambda error: _end(failures, error, stop)),

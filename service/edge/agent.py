@@ -299,7 +299,6 @@ class Agent:
             await asyncio.to_thread(self._store.clear, "staged")
             return
         self._target = kept
-        self._status.enter(self._status.state, generation=kept.release.version, error=self._status.error)
         self._start(self._reach())
 
     # Measuring and reporting

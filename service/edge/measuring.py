@@ -11,9 +11,9 @@ from typing import Any
 from service.edge.download import Pace, download
 from service.edge.hub import HubClient
 from service.edge.node import Node
-from service.edge.probe import ProbeFailedError, measure_artifact, measure_ladder
+from service.edge.probe import ProbeFailedError, Rung, measure_artifact, measure_ladder
 from service.edge.settings import DEVICE_UNITS
-from service.trust.probe import Probe, Rung
+from service.trust.probe import Probe
 
 log = logging.getLogger(__name__)
 
@@ -65,11 +65,10 @@ class Measurer:
 
     async def keep_measuring(self) -> None:
         """Measure the size that serves, now and then, for as long as the budget is one of this device."""
-        last: str | None = None
         while True:
             current = self._node.serving.current
-            if self.budget.get("unit") in DEVICE_UNITS and current is not None:
-                last = current.release.digest
+            last = None if current is None else current.release.digest
+            if current is not None and last is not None and self.budget.get("unit") in DEVICE_UNITS:
                 await self._measure_current(last, int(current.release.manifest["bytes"]))
             try:
                 async with asyncio.timeout(AGAIN_SECONDS):

@@ -8,9 +8,8 @@ other batches.
 Each artifact is run in a process of its own (`service.edge.probe_worker`), with the session options of serving. Runs
 come in short bursts with a pause as long after each, and a burst waits while the node is answering requests, though not
 for ever: a busy device is measured busy. Every run counts, since what looks like an outlier is what percentiles are
-about. Runs go on until the confidence interval of the 95th percentile is narrow, or the time of an artifact is over.
-The interval is free of assumptions about the distribution: ranks between which the percentile lies with 95 %
-probability (binomial). It does assume that runs are independent, which is why bursts are spread over time.
+about. Runs go on until the confidence interval of the 95th percentile (`service.edge.percentiles`) is narrow, or the
+time of an artifact is over. The interval takes runs for independent, which is why bursts are spread over time.
 """
 
 from __future__ import annotations
@@ -18,22 +17,18 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import math
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from service.edge.measure import percentile_of
+from service.edge.percentiles import estimate
 from service.errors import ServiceError
 
 log = logging.getLogger(__name__)
 
-CONFIDENCE = 0.95
-PERCENTILE = 95.0
-NEGLIGIBLE = 10.0
 LINE_BYTES_MAX = 1 << 24
 
 
@@ -76,29 +71,6 @@ class Rung(Protocol):
         """Of the file."""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Latencies of one artifact.
-
-    Attributes:
-        p50_ms, p95_ms: the percentiles (nearest rank) of all runs.
-        low_ms, high_ms: the 95th percentile lies between them with `CONFIDENCE`; infinite where the runs are too few
-            to say (fewer than 72).
-        runs: how many.
-    """
-
-    p50_ms: float
-    p95_ms: float
-    low_ms: float
-    high_ms: float
-    runs: int
-
-    @property
-    def width(self) -> float:
-        """Of the confidence interval, relative to the percentile."""
-        return (self.high_ms - self.low_ms) / self.p95_ms
-
-
 class ProbeFailedError(ServiceError, RuntimeError):
     """An artifact could not be measured on this device."""
 
@@ -108,53 +80,6 @@ class ProbeFailedError(ServiceError, RuntimeError):
         super().__init__(
             f"artifact {digest} could not be measured: {reason}; it may be too large for this device", digest=digest
         )
-
-
-def estimate(milliseconds: Sequence[float]) -> Estimate:
-    """Percentiles of runs, and where the true 95th percentile lies.
-
-    Args:
-        milliseconds: of every run, at least one.
-    """
-    ordered = sorted(milliseconds)
-    p50, p95 = percentile_of(ordered, 50.0), percentile_of(ordered, PERCENTILE)
-    assert p50 is not None, "no runs"
-    assert p95 is not None, "no runs"
-    low, high = confidence_ranks(len(ordered), PERCENTILE / 100.0, CONFIDENCE)
-    return Estimate(
-        p50_ms=p50,
-        p95_ms=p95,
-        low_ms=ordered[low - 1] if low >= 1 else 0.0,
-        high_ms=ordered[high - 1] if high <= len(ordered) else math.inf,
-        runs=len(ordered),
-    )
-
-
-def confidence_ranks(n: int, quantile: float, confidence: float) -> tuple[int, int]:
-    """Ranks, from 1, of two of `n` ordered values between which the quantile lies with at least this confidence.
-
-    The number of values below the quantile is binomial, whatever their distribution. Equal chances are allowed to both
-    sides. A lower rank of 0 or an upper one of `n + 1` says that `n` values are too few.
-    """
-    side = (1.0 - confidence) / 2.0
-    # What lies so many standard deviations below the mean is too little to matter, and a loop over it would be felt.
-    first = max(0, math.floor(n * quantile - NEGLIGIBLE * math.sqrt(n * quantile * (1.0 - quantile))))
-    low, high = 0, n + 1
-    below = 0.0
-    for count in range(first, n + 1):
-        below += math.exp(
-            math.lgamma(n + 1)
-            - math.lgamma(count + 1)
-            - math.lgamma(n - count + 1)
-            + count * math.log(quantile)
-            + (n - count) * math.log1p(-quantile)
-        )
-        if below <= side:
-            low = count + 1
-        if below >= 1.0 - side:
-            high = count + 1
-            break
-    return low, high
 
 
 async def measure_ladder(

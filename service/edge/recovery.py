@@ -10,7 +10,6 @@ from service.edge.errors import CrashedInTrialError, DamagedArtifactError
 from service.edge.serving import Network, Serving
 from service.edge.status import Status, error_of
 from service.edge.store import Kept, NodeStore, Outcome
-from service.edge.takeup import collect
 from service.errors import ServiceError, StoreFullError
 from service.runtime.errors import InferenceFailedError
 from service.runtime.self_test import SelfTestFailedError
@@ -32,7 +31,7 @@ async def recover(store: NodeStore, serving: Serving, status: Status) -> Network
     """
     outcome = await asyncio.to_thread(_count_start, store)
     active, previous = await asyncio.to_thread(_settled_pointers, store, outcome)
-    await asyncio.to_thread(collect, store)
+    await asyncio.to_thread(store.collect)
     status.previous = None if previous is None else previous.release
     error: ServiceError | None = None
     for kept in (active, previous):

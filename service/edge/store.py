@@ -214,9 +214,10 @@ class NodeStore:
         finally:
             self._held -= held
 
-    def collect(self, keep: Collection[str]) -> None:
-        """Remove artifacts and downloads whose digests are not to be kept and that nobody holds."""
-        wanted = {_hexadecimal(digest) for digest in keep} | self._held
+    def collect(self) -> None:
+        """Remove artifacts and downloads that no pointer needs and nobody holds."""
+        kept = [self.read(pointer) for pointer in POINTERS]
+        wanted = {_hexadecimal(item.release.digest) for item in kept if item is not None} | self._held
         for folder in (self._artifacts, self._staging):
             for path in folder.iterdir():
                 if path.name.partition(".")[0] not in wanted:

@@ -117,7 +117,7 @@ class TakeUp:
         await asyncio.to_thread(self._store.write_outcome, Outcome(version, "failed", reported))
         await asyncio.to_thread(self._store.clear, "staged")
         self._status.enter("failed", generation=version, error=reported)
-        await asyncio.to_thread(collect, self._store)
+        await asyncio.to_thread(self._store.collect)
 
     async def _roll_back(self, network: Network, error: ServiceError) -> None:
         """Serve what was committed before a network on trial; without any, that network goes on as `failed`."""
@@ -134,7 +134,7 @@ class TakeUp:
             await asyncio.to_thread(self._store.write, "active", last.kept.document)
             await asyncio.to_thread(self._store.clear, "previous")
         self._status.enter(state, generation=version, error=reported)
-        await asyncio.to_thread(collect, self._store)
+        await asyncio.to_thread(self._store.collect)
 
     async def _fetch(self, kept: Kept, hub: HubClient) -> None:
         release, status = kept.release, self._status
@@ -187,7 +187,7 @@ class TakeUp:
         self._serving.settle()
         self._status.enter("committed", generation=version)
         log.info("release committed", extra={"version": version, "digest": network.release.digest})
-        await asyncio.to_thread(collect, self._store)
+        await asyncio.to_thread(self._store.collect)
 
     async def _next_look(self, network: Network, watch: Watch) -> None:
         network.window.changed.clear()
@@ -219,9 +219,3 @@ class TakeUp:
         except (DamagedArtifactError, InferenceFailedError, SelfTestFailedError) as error:
             log.error("previous network unusable", extra={"code": error.code, "detail": error.message})
             return None
-
-
-def collect(store: NodeStore) -> None:
-    """Remove artifacts and downloads that no pointer of a store needs."""
-    kept = [store.read(pointer) for pointer in ("active", "previous", "staged")]
-    store.collect([item.release.digest for item in kept if item is not None])

@@ -13,6 +13,9 @@ from service.fleet.desired import Budget
 from service.fleet.latency import Decision, measurements, target_for, unit_for
 from service.fleet.latency_curve import Measured, Size, Unit
 
+TOO_LARGE = 10.0
+"""Value of an export that the device could not measure, relative to the budget."""
+
 Search = dict[str, Any]
 """`{"unit", "feasible": [min, max], "rungs": [{"digest", "bytes", "params", "macs", "target", "value"}]}`; `target` is
 null for rungs of the ladder, `value` (milliseconds or bytes) while it is not measured."""
@@ -71,9 +74,15 @@ def with_timings(search: Search, budget: Budget, timings: Sequence[Mapping[str, 
     return {**search, "rungs": rungs}
 
 
-def without_unmeasured(search: Search) -> Search:
-    """The search without the sizes that the device could not measure."""
-    return {**search, "rungs": [one for one in search["rungs"] if one["value"] is not None]}
+def without_unmeasured(search: Search, budget: Budget) -> Search:
+    """The search of a device that could not measure some sizes: rungs are left out, an export counts as too large."""
+    too_large = TOO_LARGE * float(budget.value)
+    rungs = [
+        {**one, "value": too_large} if one["value"] is None else one
+        for one in search["rungs"]
+        if one["value"] is not None or one["target"] is not None
+    ]
+    return {**search, "rungs": rungs}
 
 
 def unmeasured(search: Search) -> list[dict[str, Any]]:

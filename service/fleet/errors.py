@@ -92,6 +92,34 @@ class FleetFullError(ServiceError, RuntimeError):
         super().__init__(f"the hub keeps at most {limit:,} {what}; remove some that are not needed", limit=limit)
 
 
+class DeviceBudgetError(ServiceError, ValueError):
+    """Not even the smallest size is within a budget that the device measured."""
+
+    code = "budget-unreachable"
+
+    def __init__(self, model: str, *, unit: str, value: float, best: float) -> None:
+        super().__init__(
+            f"the smallest size of '{model}' needs {best:g} on this device, the budget is {value:g} ({unit}); "
+            "allow more, or give the node another model",
+            target=value,
+            minimum=best,
+            unit=unit,
+        )
+
+
+class DeviceNotMeasuredError(ServiceError, RuntimeError):
+    """A device could not measure any size that it was asked to."""
+
+    code = "device-not-measured"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"the node could not measure any size of '{model}', its log says why; "
+            "free memory and time on it and set the budget again, or give a budget in params",
+            model=model,
+        )
+
+
 class RolloutConflictError(ServiceError, ValueError):
     """Another rollout that has not ended has some of these nodes."""
 

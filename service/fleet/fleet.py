@@ -18,6 +18,7 @@ from service.fleet import device
 from service.fleet.admission import Admission
 from service.fleet.changes import wait_for_wake
 from service.fleet.contents import Artifacts, ContentMaker, Exporter, Models
+from service.fleet.drift import DriftWatch
 from service.fleet.nodes import Directory
 from service.fleet.planner import Planner
 from service.fleet.records import Generation, Node
@@ -88,6 +89,7 @@ class Fleet:
         self._poked = asyncio.Event()
         self._retry_at = 0.0
         self._searching: set[str] = set()
+        self._drift = DriftWatch()
         directory.changed = self._changed
 
     # What nodes ask
@@ -107,13 +109,13 @@ class Fleet:
         deadline = asyncio.get_running_loop().time() + seconds
         while True:
             current = node.current
+            if current is not None and current.is_ready and current.committed is None:
+                self._planner.restore(current)
             if current is not None and current.is_ready and current.number > after:
                 if not self._planner.is_fresh(current):
                     await self._planner.sign_again(node, current)
                     continue
                 return _told(current)
-            if current is not None and current.is_ready and current.committed is None:
-                self._planner.restore(current)
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0 or not await wait_for_wake(node.waiting, left):
                 return None
@@ -139,6 +141,7 @@ class Fleet:
         """Forgets a node; its key counts no more."""
         node = await self.directory.remove(name)
         self.admission.forget(name)
+        self._drift.forget(name)
         self._planner.forget(node)
         self._poked.set()
 
@@ -206,17 +209,25 @@ class Fleet:
     async def _search(self, node: Node) -> None:
         """Goes on with a search when the node has measured what it was asked to."""
         current, report = node.current, node.reported
-        if current is None or report is None or current.kind != "probe" or current.search is None:
+        if current is None or report is None or current.search is None or node.name in self._searching:
             return
-        if current.document is None or node.name in self._searching:
+        if current.kind == "release":
+            search = self._drift.observe(node)
+            if search is not None:
+                log.info("device has changed", extra={"node": node.name, "generation": current.number})
+                await self._continue(node, search)
+            return
+        if current.document is None:
             return
         timings = [timing.model_dump() for timing in report.timings]
         search = device.with_timings(dict(current.search), current.desired.budget, timings)
-        gave_up = report.state == "failed" and report.observed_generation == current.number
-        if gave_up and report.next_retry is None:
-            search = device.without_unmeasured(search)
-        if device.unmeasured(search) or not search["rungs"]:
+        if report.observed_generation == current.number:  # it is done with the probe, and may have failed
+            search = device.without_unmeasured(search, current.desired.budget)
+        if device.unmeasured(search):
             return
+        await self._continue(node, search)
+
+    async def _continue(self, node: Node, search: device.Search) -> None:
         self._searching.add(node.name)
         try:
             await self.directory.continue_search(node, search)

@@ -2,8 +2,8 @@
 
 Runs of small networks are not proportional to their size. The model is a fixed overhead, a share for each
 multiply-accumulate and a share for each byte of the artifact, none negative. Real curves also have steps (vector
-widths) and cliffs (caches), so what the model leaves over is interpolated between neighbouring measurements, after these
-were made to rise with the size: noise must not make a larger network look faster than a smaller one.
+widths) and cliffs (caches), so what the model leaves over is interpolated between neighbouring measurements, after
+these were made to rise with the size: noise must not make a larger network look faster than a smaller one.
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ def _by_size(measured: Sequence[Measured], unit: Unit) -> tuple[FloatArray, Floa
 
 
 def _interpolated(grid: FloatArray, sizes: FloatArray, costs: FloatArray) -> FloatArray:
-    """A cost at every size of the grid: between measured sizes as a power law, beyond them in proportion."""
-    inside = np.exp(np.interp(np.log(grid), np.log(sizes), np.log(costs)))
+    """A cost at every size of the grid: between measured sizes along straight lines, beyond them in proportion."""
+    inside = np.interp(grid, sizes, costs)
     below, above = np.minimum(grid / sizes[0], 1.0), np.maximum(grid / sizes[-1], 1.0)
     everywhere: FloatArray = inside * below * above
     return everywhere

@@ -16,6 +16,7 @@ from service.errors import ServiceError
 from service.fleet import device
 from service.fleet.contents import INSTANT, ContentMaker, is_final
 from service.fleet.desired import LARGEST_VALUE, Desired
+from service.fleet.errors import DeviceBudgetError, DeviceNotMeasuredError
 from service.fleet.latency import choose_ladder, unit_for
 from service.fleet.records import Generation, Node, Problem
 from service.fleet.signing import Signer
@@ -26,22 +27,6 @@ log = logging.getLogger(__name__)
 
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 300.0
-
-
-class DeviceBudgetError(ServiceError, ValueError):
-    """Not even the smallest size is within a budget that the device measured."""
-
-    code = "budget-unreachable"
-
-    def __init__(self, desired: Desired, best: float) -> None:
-        budget = desired.budget
-        super().__init__(
-            f"the smallest size of '{desired.model}' needs {best:g} on this device, the budget is {budget.value:g} "
-            f"({budget.unit}); allow more, or give the node another model",
-            target=budget.value,
-            minimum=best,
-            unit=budget.unit,
-        )
 
 
 @dataclass(frozen=True)
@@ -186,9 +171,11 @@ class Planner:
         search: device.Search = dict(generation.search) if generation.search else await self._ladder(desired)
         unit = device.unit_of(search)
         while not (missing := device.unmeasured(search)):
+            if not search["rungs"]:
+                raise DeviceNotMeasuredError(desired.model)
             decision = device.decide(search, budget)
             if decision.kind == "unreachable":
-                raise DeviceBudgetError(desired, decision.best)
+                raise DeviceBudgetError(desired.model, unit=budget.unit, value=float(budget.value), best=decision.best)
             manifest = await self._contents.manifest(desired, unit=unit, value=decision.target)
             if decision.kind != "export":
                 search["release"] = {"target": decision.target, "expected": decision.best}

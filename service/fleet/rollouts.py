@@ -280,7 +280,7 @@ def _view(node: Node, member: Member, *, is_stale: bool) -> NodeView:
             failure = report.state if trouble is None else f"{report.state}: {trouble.code}: {trouble.detail}"
     return NodeView(
         root=None if current is None else current.root,
-        has_committed=node.has_committed and current is not None and current.kind == "release",
+        has_committed=current is not None and current.committed is not None,
         failure=failure,
         is_stale=is_stale,
     )

@@ -134,11 +134,17 @@ class Compose:
     project: str
     ports: Mapping[str, int] = field(default_factory=lambda: {name: free_port() for name in ("hub", *NODES)})
 
-    def __call__(self, *arguments: str, timeout: float = COMMAND_SECONDS) -> str:
-        """Run compose with these arguments."""
+    @property
+    def command(self) -> list[str]:
+        """Starts compose for this project."""
         command = compose_command()
         assert command is not None
-        environment = {
+        return [*command, "--project-name", self.project]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What docker-compose.yml takes from the environment."""
+        return {
             "INN_HUB_IMAGE": HUB_IMAGE,
             "INN_EDGE_IMAGE": EDGE_IMAGE,
             "INN_HUB_PORT": str(self.ports["hub"]),
@@ -146,7 +152,10 @@ class Compose:
             "INN_MEDIUM_PORT": str(self.ports["edge-medium"]),
             "INN_LARGE_PORT": str(self.ports["edge-large"]),
         }
-        return run(*command, "--project-name", self.project, *arguments, environment=environment, timeout=timeout)
+
+    def __call__(self, *arguments: str, timeout: float = COMMAND_SECONDS) -> str:
+        """Run compose with these arguments."""
+        return run(*self.command, *arguments, environment=self.environment, timeout=timeout)
 
     def url(self, service: str) -> str:
         """The base URL of a service, as seen from this machine."""

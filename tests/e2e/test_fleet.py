@@ -23,11 +23,9 @@ import onnxruntime
 import pytest
 
 from tests.e2e.engine import NODES, ROOT, Compose, eventually
+from tests.e2e.fleet import Images, committed, infer, seen, shown, status
 
 pytestmark = pytest.mark.e2e
-
-COMMIT_SECONDS = 240.0
-"""For first builds of three sizes beside three nodes on two busy cores; an idle machine takes a quarter of it."""
 
 REQUESTS_PER_SECOND = 50
 TOLERANCE = 1e-5
@@ -37,62 +35,11 @@ MB = 1_000_000
 
 
 @pytest.fixture(scope="module")
-def images_of_clothes() -> np.ndarray[Any, np.dtype[np.float32]]:
+def images_of_clothes() -> Images:
     """Four real images, as the network wants them.  # shape: (4, 1, 28, 28)"""
     with np.load(ROOT / "models" / "demo" / "fashion_images.npz") as data:
-        found: np.ndarray[Any, np.dtype[np.float32]] = data["images"][:4, None].astype(np.float32) / 255
+        found: Images = data["images"][:4, None].astype(np.float32) / 255
     return found
-
-
-def status(fleet: Compose, node: str) -> dict[str, Any]:
-    """What a node reports, asked directly."""
-    answer = httpx.get(f"{fleet.url(node)}/status", timeout=10)
-    answer.raise_for_status()
-    found = answer.json()
-    assert isinstance(found, dict)
-    return found
-
-
-def committed(fleet: Compose, node: str, *, digest: str | None = None, other_than: str | None = None) -> dict[str, Any]:
-    """The state of a node once it has committed a size: any, this one, or another than that."""
-
-    def look() -> dict[str, Any] | None:
-        try:
-            found = status(fleet, node)
-        except httpx.HTTPError:
-            return None
-        active = found["active"]
-        if found["state"] != "committed" or active is None:
-            return None
-        fits = digest in (None, active["digest"]) and active["digest"] != other_than
-        return found if fits else None
-
-    try:
-        return eventually(look, seconds=COMMIT_SECONDS, what=f"{node} commits")
-    except AssertionError:
-        print(fleet.logs([node, "hub", "tokens"]))
-        raise
-
-
-def infer(fleet: Compose, node: str, images: np.ndarray[Any, np.dtype[np.float32]]) -> dict[str, Any]:
-    """What a node answers."""
-    answer = httpx.post(f"{fleet.url(node)}/infer", json={"inputs": {"image": images.tolist()}}, timeout=30)
-    assert answer.status_code == 200, answer.text
-    found = answer.json()
-    assert isinstance(found, dict)
-    return found
-
-
-def shown(fleet: Compose, node: str) -> dict[str, Any]:
-    """What the hub knows of a node, by the command that people use."""
-    found = json.loads(fleet.hub_command("fleet", "show", node, "--json"))
-    assert isinstance(found, dict)
-    return found
-
-
-def seen(fleet: Compose, node: str) -> bool | None:
-    """True when the hub has heard of a node lately, else None."""
-    return None if shown(fleet, node)["stale"] else True
 
 
 def test_three_nodes_commit_sizes_within_their_budgets(fleet: Compose, findings: list[str]) -> None:
@@ -109,7 +56,7 @@ def test_three_nodes_commit_sizes_within_their_budgets(fleet: Compose, findings:
 
 @pytest.mark.parametrize("node", NODES)
 def test_answers_are_those_of_onnx_runtime_on_the_same_artifact(
-    fleet: Compose, node: str, images_of_clothes: np.ndarray[Any, np.dtype[np.float32]], tmp_path: Path
+    fleet: Compose, node: str, images_of_clothes: Images, tmp_path: Path
 ) -> None:
     digest = committed(fleet, node)["active"]["digest"]
     artifact = tmp_path / "artifact.onnx"
@@ -155,7 +102,7 @@ def test_the_hub_keeps_its_secrets_to_itself(fleet: Compose) -> None:
 class Client:
     """Asks a node 50 times a second, on a schedule that does not wait for answers, from a few threads."""
 
-    def __init__(self, url: str, images: np.ndarray[Any, np.dtype[np.float32]]) -> None:
+    def __init__(self, url: str, images: Images) -> None:
         self._url = f"{url}/infer"
         self._body = json.dumps({"inputs": {"image": images[:1].tolist()}}).encode()
         self._stop = threading.Event()
@@ -195,7 +142,7 @@ class Client:
 
 
 def test_a_budget_is_changed_with_no_failed_request(
-    fleet: Compose, images_of_clothes: np.ndarray[Any, np.dtype[np.float32]], findings: list[str]
+    fleet: Compose, images_of_clothes: Images, findings: list[str]
 ) -> None:
     before = committed(fleet, "edge-medium")["active"]
     with Client(fleet.url("edge-medium"), images_of_clothes) as client:
@@ -216,9 +163,7 @@ def test_a_budget_is_changed_with_no_failed_request(
     assert rate > 0.8 * REQUESTS_PER_SECOND
 
 
-def test_a_rollback_brings_the_former_size_back(
-    fleet: Compose, images_of_clothes: np.ndarray[Any, np.dtype[np.float32]]
-) -> None:
+def test_a_rollback_brings_the_former_size_back(fleet: Compose, images_of_clothes: Images) -> None:
     now = committed(fleet, "edge-medium")
     fleet.hub_command("fleet", "rollback", "edge-medium")
     back = committed(fleet, "edge-medium", digest=now["previous"]["digest"])
@@ -227,7 +172,7 @@ def test_a_rollback_brings_the_former_size_back(
 
 
 def test_nodes_serve_without_the_hub_and_reconcile_when_it_is_back(
-    fleet: Compose, images_of_clothes: np.ndarray[Any, np.dtype[np.float32]], findings: list[str]
+    fleet: Compose, images_of_clothes: Images, findings: list[str]
 ) -> None:
     sizes = {node: committed(fleet, node)["active"]["digest"] for node in NODES}
     fleet("kill", "hub")  # SIGKILL: no goodbye
@@ -264,9 +209,7 @@ def test_nodes_serve_without_the_hub_and_reconcile_when_it_is_back(
         eventually(functools.partial(seen, fleet, node), seconds=120, what=f"the hub sees {node}")
 
 
-def test_nothing_is_lost_when_all_containers_are_replaced(
-    fleet: Compose, images_of_clothes: np.ndarray[Any, np.dtype[np.float32]]
-) -> None:
+def test_nothing_is_lost_when_all_containers_are_replaced(fleet: Compose, images_of_clothes: Images) -> None:
     before = {node: committed(fleet, node)["active"] for node in NODES}
     containers = {service: fleet.container(service) for service in ("hub", *NODES)}
     fleet("down", "--timeout", "30")

@@ -165,6 +165,41 @@ def test_the_trained_size_is_one_more_candidate(trained: Checkpoint, monkeypatch
                 np.testing.assert_array_equal(found.weights[name], weight)
 
 
+@pytest.mark.parametrize(
+    ("trained_score", "taught_score", "method", "starts_trained"),
+    [
+        (0.25, 0.5, "trained", True),  # better than every fit, and not than the trained size
+        (0.25, 0.1, "distilled", True),
+        (1.5, 0.5, "distilled", False),
+        (1.5, 1.2, "one-shot", False),
+    ],
+)
+def test_a_distilled_candidate_has_to_beat_the_fits_and_the_trained_size(
+    trained: Checkpoint,
+    monkeypatch: pytest.MonkeyPatch,
+    trained_score: float,
+    taught_score: float,
+    method: str,
+    starts_trained: bool,
+) -> None:
+    """Scores are dictated: those of the methods, of the trained size and of the distilled candidate."""
+    expected = trained_weights(trained, half(trained).sizes, device=torch.device("cpu"))
+    scores = [1.0] * len(METHODS) + [trained_score, taught_score]
+    starts: list[bool] = []
+
+    def taught(*arguments: Any, **_: Any) -> Any:
+        start = arguments[3]
+        starts.append(all(np.array_equal(start[name].numpy(), weight) for name, weight in expected.items()))
+        return start
+
+    monkeypatch.setattr(inn_core.discretize, "mean_divergence", lambda *_: scores.pop(0))
+    monkeypatch.setattr(inn_core.discretize, "affordable_epochs", lambda *_: 1)
+    monkeypatch.setattr(inn_core.discretize, "distill", taught)
+    found = discretize(trained, half(trained), device="cpu")
+    assert (found.method, found.held_out) == (method, min(1.0, trained_score, taught_score))
+    assert starts == [starts_trained]
+
+
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
 def test_refined_is_never_worse_than_the_trained_size_on_held_out_samples(trained: Checkpoint, share: float) -> None:
     """The blocks held out are every fourth of sixteen; ONNX Runtime judges both, and scipy knows the divergence."""

@@ -13,13 +13,15 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import inn_core.evaluate
 from inn_core.convert import import_network
 from inn_core.discretize import discretize
 from inn_core.errors import BudgetUnreachableError, InvalidEvaluationError, MissingPackageError
-from inn_core.evaluate import agreement, curve, plot, spaced_targets
+from inn_core.evaluate import agreement, check_samples, curve, plot, spaced_targets
 from inn_core.network import Array, Checkpoint
 from inn_core.plan import Budget, choose_plan, feasible_range
 from inn_core.resize import resize_template
+from tests.inn_core.sized import small_transposed
 
 CLASSES = 4
 SAMPLES = 300  # more than one batch
@@ -152,6 +154,24 @@ def test_labels_beside_whole_numbers_of_another_dtype_are_cast(network: Checkpoi
 def test_data_that_does_not_fit_is_refused(network: Checkpoint, data: dict[str, Array], message: str) -> None:
     with pytest.raises(InvalidEvaluationError, match=message):
         curve(network, data=data, device="cpu")
+
+
+def test_samples_are_checked_without_running_the_network(
+    network: Checkpoint, samples: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `curve` says of them, from the graph alone."""
+    monkeypatch.setattr(inn_core.evaluate, "_run", None)
+    check_samples(network, None)
+    check_samples(network, {"x": samples, "labels": np.zeros(len(samples), np.int64)})
+    with pytest.raises(InvalidEvaluationError):
+        check_samples(network, {"x": samples[:, :1]})
+    with pytest.raises(InvalidEvaluationError):
+        check_samples(network, {"x": samples, "labels": np.zeros(len(samples) + 1, np.int64)})
+    images = small_transposed()
+    check_samples(images, {"x": images.calibration["x"]})
+    labelled = {"x": images.calibration["x"], "labels": np.zeros(24, np.int64)}
+    with pytest.raises(InvalidEvaluationError, match="labels need an output of shape"):
+        check_samples(images, labelled)
 
 
 def test_a_checkpoint_without_samples_needs_data(network: Checkpoint) -> None:

@@ -191,7 +191,7 @@ def test_parameters_that_are_views_or_lie_in_another_order_are_compared_whole() 
 
 
 def test_comparing_takes_a_millisecond_for_a_million_parameters() -> None:
-    """The best of many rounds, with room for a busy machine; a copy of the bits alone takes a third of a millisecond."""
+    """The best of many rounds, with room for a busy machine."""
     parts = large((1000, 4000), torch.float32)
     before = parts.written()
     times = []

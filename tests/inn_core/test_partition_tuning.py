@@ -58,6 +58,7 @@ def test_the_loss_falls_and_no_weight_moves(checkpoint: Checkpoint) -> None:
     assert loss(network, sizes, samples) < start
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.parts.state_dict().items())
     assert all(parameter.requires_grad for parameter in network.parts.parameters())
+    assert all(parameter.grad is None for parameter in network.parts.parameters())
 
 
 def test_edges_rise_from_0_to_1_and_serve_other_sizes(checkpoint: Checkpoint) -> None:

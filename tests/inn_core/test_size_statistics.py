@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inn_core.cost import CostModel
+from inn_core.cost import CostModel, Unit
 from inn_core.divergence import OutputKind, divergence
 from inn_core.integral import IntegralNetwork
 from inn_core.normalisation import Moments
@@ -176,6 +176,35 @@ def test_a_plan_on_both_paths_has_one_answer() -> None:
         torch.testing.assert_close(found.mean, moments[name].mean, rtol=0, atol=1e-7)
         assert torch.equal(found.mean, answers[1][name].mean)
         assert torch.equal(found.variance, answers[1][name].variance)
+
+
+def test_moments_are_those_of_the_path_that_is_closest() -> None:
+    """One path narrows the first group, the other the second; each is asked for a plan next to it."""
+    checkpoint = small_residual()
+    network = IntegralNetwork(checkpoint)
+    first, second = checkpoint.structure.full_sizes()
+    cost = CostModel.of(checkpoint)
+
+    def knot(unit: Unit, sizes: tuple[int, int], value: float) -> StatisticsKnot:
+        named = dict(zip((first, second), sizes, strict=True))
+        lengths = {"w0": sizes[0], "w1": sizes[1], "w2": sizes[0]}
+        moments = {name: Moments(torch.full((n,), value), torch.full((n,), value**2)) for name, n in lengths.items()}
+        return StatisticsKnot(int(cost.evaluate(unit, cost.to_row(named))[0]), named, moments)
+
+    statistics = SizeStatistics(
+        cost,
+        {
+            "params": [knot("params", (8, 8), 1.0), knot("params", (8, 2), 2.0), knot("params", (6, 1), 2.0)],
+            "macs": [knot("macs", (8, 8), 1.0), knot("macs", (2, 8), 3.0), knot("macs", (1, 6), 3.0)],
+        },
+    )
+    axes = checkpoint.structure.weights
+    for sizes, value in (((8, 2), 2.0), ((7, 2), 2.0), ((2, 8), 3.0), ((2, 7), 3.0)):
+        plan = dict(zip((first, second), sizes, strict=True))
+        found = statistics.at(plan, network.parts.nodes, axes, network.sampler)
+        kept = found["w1"].mean  # the second group; the last knots of the path that narrows it lack none of these
+        assert float(kept.min()) > 0.75 * value, sizes
+        assert float(kept.max()) <= value, sizes
 
 
 def test_channels_that_a_knot_lacks_take_the_next_larger_one() -> None:

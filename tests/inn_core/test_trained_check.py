@@ -21,7 +21,7 @@ from inn_core.integral import IntegralNetwork
 from inn_core.network import Array, Checkpoint
 from inn_core.plan import Budget, feasible_range
 from inn_core.tensorfile import read_tensors, write_tensors
-from inn_core.trained_check import trained_faults
+from inn_core.trained_check import MOST_KNOTS, trained_faults
 from tests.inn_core.graph.tiny import model_of, node
 from tests.inn_core.sized import small_residual, smoothed, with_kernels
 from tests.inn_core.trained import gaussian, integral
@@ -116,6 +116,45 @@ CHANGES: dict[str, Change] = {
     "a mean of a group that grew": _set("params/1/mean/", lambda array: np.zeros(len(array) + 1, np.float32)),
     "a smoothing order is no permutation": _no_permutation,
 }
+
+
+def _begin_late(array: Array) -> Array:
+    """It rises, and ends at 1."""
+    return np.concatenate([[array[1] / 2], array[1:]])
+
+
+def test_a_partition_that_begins_late_is_named(trained: Checkpoint) -> None:
+    arrays = dict(trained.statistics)
+    _set("partition/", _begin_late)(arrays)
+    (fault,) = trained_faults(replace(trained, statistics=arrays))
+    assert "cells does not rise from 0 to 1" in fault
+
+
+@pytest.mark.parametrize("unit", ["params", "macs"])
+def test_a_first_knot_that_is_sound_and_not_the_full_network_is_named(trained: Checkpoint, unit: str) -> None:
+    """Every knot takes the place of the one before it."""
+    arrays: dict[str, Array] = {}
+    for name, array in trained.statistics.items():
+        start, _, rest = name.partition(f"trained/{unit}/")
+        number, _, kind = rest.partition("/")
+        if start or not kind:
+            arrays[name] = array
+        elif number != "0":
+            arrays[f"trained/{unit}/{int(number) - 1}/{kind}"] = array
+    faults = list(trained_faults(replace(trained, statistics=arrays)))
+    assert faults == [f"knot 0 for {unit} is not the full network"]
+
+
+def test_more_knots_than_training_makes_are_refused(trained: Checkpoint, tmp_path: Path) -> None:
+    """The smallest one, again and again."""
+    arrays = dict(trained.statistics)
+    last = sum(name.startswith("trained/params/") and name.endswith("/sizes") for name in arrays) - 1
+    own = {name.split("/", 3)[3]: array for name, array in arrays.items() if name.startswith(f"trained/params/{last}/")}
+    for number in range(last + 1, MOST_KNOTS + 1):
+        assert list(trained_faults(replace(trained, statistics=arrays))) == []
+        arrays |= {f"trained/params/{number}/{kind}": array for kind, array in own.items()}
+    with pytest.raises(InvalidCheckpointError, match=f"more than {MOST_KNOTS} knots for params; measure them again"):
+        save_checkpoint(replace(trained, statistics=arrays), tmp_path / "forged.inn")
 
 
 def test_sound_sizes_have_no_faults_and_come_back(trained: Checkpoint, tmp_path: Path) -> None:

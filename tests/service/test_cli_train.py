@@ -18,6 +18,8 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+import inn_core.checkpoint
+import inn_core.evaluate
 import inn_core.training
 import models.recipes.size_run
 from inn_core.checkpoint import load_checkpoint, save_checkpoint
@@ -131,6 +133,29 @@ def test_without_labels_none_are_read(desk: Path, monkeypatch: pytest.MonkeyPatc
         assert result["curve"]["full"]["accuracy"] is None
         digests.append(result["checkpoint"])
     assert digests[0] == digests[1]
+
+
+def test_the_start_is_loaded_once_and_runs_over_the_samples_only_when_it_is_trained(
+    desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The curve is that of the trained sizes; what it would say of the samples is known from the graph before."""
+    loads: list[str] = []
+    curves: list[bool] = []
+    load, curve = inn_core.checkpoint.load_checkpoint, inn_core.evaluate.curve
+
+    def counted_load(path: Any, *arguments: Any, **options: Any) -> Any:
+        loads.append(str(path))
+        return load(path, *arguments, **options)
+
+    def counted_curve(network: Any, **options: Any) -> Any:
+        curves.append(bool(network.sampling))
+        return curve(network, **options)
+
+    monkeypatch.setattr(inn_core.checkpoint, "load_checkpoint", counted_load)
+    monkeypatch.setattr(inn_core.evaluate, "curve", counted_curve)
+    assert inn("train", "stoppable:recipe", "-o", "once.inn", "--epochs", 1).exit_code == 0
+    assert loads == ["small.inn"]
+    assert curves == [True]
 
 
 def test_a_log_has_one_line_per_epoch_and_a_table_goes_to_stdout(desk: Path) -> None:

@@ -90,6 +90,19 @@ def test_methods_with_other_shares_have_a_table_of_their_own() -> None:
     assert "### At 81 % to 25 % of the parameters" in text
 
 
+def test_folding_is_in_the_tables_of_both_parts_and_does_not_merge_them() -> None:
+    cut = [row("largest filters", share, 0.8) for share in (0.9, 0.5)]
+    alone = [row("trained alone", share, 0.7) for share in (0.81, 0.25)]
+    text = tables([*cut, *alone, *(row("folding", share, 0.6) for share in (0.9, 0.81, 0.5, 0.25))])
+    titles = [line for line in text.splitlines() if line.startswith("### ")]
+    assert titles == [
+        "### Every size",
+        "### Without training: at 90 % to 50 % of the parameters",
+        "### At 81 % to 25 % of the parameters",
+    ]
+    assert text.count("| folding | 60.00 | 60.00 |") == 2
+
+
 def headline_rows(text: str) -> dict[str, dict[str, str]]:
     """The cells of the first table by row and column."""
     lines = text[text.index("### Every size") :].splitlines()[2:]

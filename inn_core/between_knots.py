@@ -1,0 +1,67 @@
+"""Normalisation statistics of kernels at sizes that are no knots: measured where samples are kept.
+
+Nested sizes share channels, so moments between knots are close to those of the knots. Kernels are sampled at other
+points at every size: between knots their moments are those of no channel that a knot has, and away from the size paths,
+where channels are few and in no smooth order, interpolated moments can change outputs by more than a nat. So a size of
+kernels costs one pass over the samples; without samples there is only interpolation, and a warning.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+
+from inn_core.network import Checkpoint, Sizes
+from inn_core.size_statistics import MomentsByWeight
+
+SIZES_KEPT = 16
+
+_logger = logging.getLogger(__name__)
+
+
+class BetweenKnots:
+    """Moments of the sizes that were asked for last; to be cleared when parameters or statistics change."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, ...], MomentsByWeight] = {}  # the most recently used last
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._kept.clear()
+
+    def moments(
+        self,
+        checkpoint: Checkpoint,
+        sizes: Sizes,
+        *,
+        measure: Callable[[], MomentsByWeight],
+        interpolate: Callable[[], MomentsByWeight],
+    ) -> MomentsByWeight:
+        """Moments of a size by weight name.
+
+        Args:
+            checkpoint: whose samples `measure` reads; without any, `interpolate` is used, and a warning logged.
+            sizes: of every group, in the order of the checkpoint.
+            measure: takes the moments from the samples.
+            interpolate: takes them from the knots.
+        """
+        key = tuple(sizes.values())
+        found = self._kept.pop(key, None)
+        if found is None:
+            if checkpoint.calibration:
+                with torch.inference_mode(False), torch.no_grad():  # they are kept, and training may need them next
+                    found = measure()
+            else:
+                _logger.warning(
+                    "'%s' keeps no calibration samples, so statistics of kernels at sizes %s are interpolated and may be "
+                    "far off; keep samples at import",
+                    checkpoint.name,
+                    dict(sizes),
+                )
+                found = interpolate()
+        self._kept[key] = found
+        while len(self._kept) > SIZES_KEPT:
+            del self._kept[next(iter(self._kept))]
+        return found

@@ -1,0 +1,84 @@
+"""Documents for nodes: what they hold, when they have to be signed anew."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from service.fleet.records import Generation
+from service.fleet.signing import DAY_SECONDS, Signer
+from service.trust.errors import InvalidDocumentError
+from service.trust.probe import Probe
+from service.trust.release import Release
+from service.trust.vault import Vault
+from tests.service.fleet.parts import Clock, desired
+
+TENSOR = {"name": "x", "dtype": "float32", "shape": [None, 6]}
+MANIFEST = {
+    "model": "toy",
+    "checkpoint": "sha256:" + "1" * 64,
+    "digest": "sha256:" + "2" * 64,
+    "params": 10,
+    "macs": 10,
+    "bytes": 400,
+    "quality": "refined",
+    "inputs": [TENSOR],
+    "outputs": [TENSOR],
+}
+SELF_TEST = {"seed": "ab", "rows": 2, "outputs": None, "tolerance": 1e-3}
+GENERATION = Generation(
+    number=4,
+    root=3,
+    kind="release",
+    origin="admin",
+    desired=desired(),
+    rollback=True,
+    created=0.0,
+    content={"manifest": MANIFEST, "self_test": SELF_TEST},
+)
+
+
+def test_a_release_says_what_its_generation_says(tmp_path: Path) -> None:
+    clock = Clock()
+    vault = Vault.open(tmp_path)
+    document = Signer(vault, release_days=30, clock=clock).document("a", GENERATION)
+    release = Release.open(document, vault.keyring())
+    assert (release.node, release.version, release.rollback) == ("a", 4, True)
+    assert (release.issued, release.expires) == (int(clock()), int(clock()) + 30 * DAY_SECONDS)
+    assert release.manifest == MANIFEST
+    assert release.policy.to_json() == desired().policy.model_dump()
+
+
+def test_a_probe_says_what_is_to_be_measured(tmp_path: Path) -> None:
+    vault = Vault.open(tmp_path)
+    rung = {name: MANIFEST[name] for name in ("digest", "bytes", "params", "macs")}
+    probing = replace(GENERATION, kind="probe", content={"ladder": [rung], "inputs": [TENSOR]})
+    probe = Probe.open(Signer(vault, release_days=30).document("a", probing), vault.keyring())
+    assert (probe.node, probe.version, probe.batch, probe.percentile) == ("a", 4, 1, 95)
+    assert [one.digest for one in probe.ladder] == [MANIFEST["digest"]]
+
+
+def test_half_of_its_life_and_a_revoked_key_make_it_sign_anew(tmp_path: Path) -> None:
+    clock = Clock()
+    vault = Vault.open(tmp_path)
+    signer = Signer(vault, release_days=10, clock=clock)
+    document = signer.document("a", GENERATION)
+    assert signer.is_fresh(document)
+    clock.now += 5 * DAY_SECONDS - 1
+    assert signer.is_fresh(document)
+    clock.now += 2
+    assert not signer.is_fresh(document)
+    document = signer.document("a", GENERATION)
+    vault.rotate()
+    assert signer.is_fresh(document)
+    vault.revoke(document["signatures"][0]["key_id"])
+    assert not signer.is_fresh(document)
+    assert signer.is_fresh(signer.document("a", GENERATION))
+
+
+def test_what_nodes_would_refuse_is_not_signed(tmp_path: Path) -> None:
+    content = {"manifest": {**MANIFEST, "digest": "sha256:../../x"}, "self_test": SELF_TEST}
+    with pytest.raises(InvalidDocumentError, match="digest"):
+        Signer(Vault.open(tmp_path), release_days=1).document("a", replace(GENERATION, content=content))
