@@ -143,7 +143,7 @@ def test_wrong_and_missing_keys(toy: LiveHub, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("url", "code"),
-    [("http://127.0.0.1:9", "hub-unreachable"), ("nonsense", "invalid-address"), ("http://[", "invalid-address")],
+    [("http://127.0.0.1:9", "hub-unreachable"), ("nonsense", "invalid-address"), ("http://hub:x", "invalid-address")],
 )
 def test_a_hub_that_is_not_there(url: str, code: str) -> None:
     result = CliRunner().invoke(app, ["fleet", "list", "--hub", url], env={"INN_ADMIN_KEY": ADMIN_KEY})
