@@ -37,7 +37,7 @@ from models.recipes.fashion_resnet import pick_calibration
 
 SHARES = (0.81, 0.64, 0.49, 0.36, 0.25, 0.12, 0.064)
 QUALITIES = ("refined", "instant")
-CHECKPOINT = Path("models/checkpoints/fashion_resnet.inn")
+CHECKPOINT = Path("models/checkpoints/fashion_resnet_imported.inn")
 RESULTS = Path("docs/results/accuracy.json")
 RECIPE_SEED = 0
 

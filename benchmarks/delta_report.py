@@ -63,12 +63,14 @@ def _verdict(titled: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         if not pairs:
             continue
         saved = [saving for _, _, saving in pairs]
+        plain = [1.0 - min(whole, delta) for whole, delta, _ in pairs]
         word = "pays" if min(saved) >= WORTH else "does not pay"
         lines.append(
             f"- {title}, neighbouring sizes: a delta {word}. It saves "
             f"{100 * min(saved):.0f} to {100 * max(saved):.0f} % against the best compression of the whole "
             f"({100 * min(whole for whole, _, _ in pairs):.0f} to {100 * max(whole for whole, _, _ in pairs):.0f} % of "
-            f"the plain file; asked for: at least {100 * WORTH:.0f} %)."
+            f"the plain file; asked for: at least {100 * WORTH:.0f} %), and {100 * min(plain):.0f} to "
+            f"{100 * max(plain):.0f} % against the plain file."
         )
     return "\n".join(lines)
 
@@ -81,12 +83,13 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     for name, label in (("shared", "numbers with a counterpart, %"), ("equal", "of these equal, %")):
         lines.append(_row(label, [f"{100 * row['found'][name]:.1f}" for row in rows]))
     lines.append(_row("of these, distance, %", [f"{100 * row['found']['distance']:.1f}" for row in rows]))
+    load = max(float(row["environment"]["load"]) for row in rows)
     methods = {method for row in rows for method in row["found"]["methods"]}
     unpack = max(row["found"]["unpack"]["zstd 19"] for row in rows)
     return (
         "\n".join(lines)
         + f"\n\nPercent of the whole, and seconds to make it. How the weights were made: {', '.join(sorted(methods))}. "
-        f"Unpacking zstd takes {1000 * unpack:.0f} ms at most."
+        f"Unpacking zstd takes {1000 * unpack:.0f} ms at most. Seconds are of a machine with a load of {load:.0f}."
     )
 
 

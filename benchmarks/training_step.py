@@ -25,7 +25,7 @@ from inn_core.kernel_sampler import KernelSampler
 from inn_core.trained import kernel_sampler
 from models.recipes.classifier import lay_out_
 
-CHECKPOINT = Path("models/checkpoints/fashion_resnet.inn")
+CHECKPOINT = Path("models/checkpoints/fashion_resnet_imported.inn")
 RESULTS = Path("docs/results/training_step.md")
 TARGET = 1.3
 SAMPLING_TARGET = 0.10

@@ -55,8 +55,8 @@ class BetweenKnots:
                     found = measure()
             else:
                 _logger.warning(
-                    "'%s' keeps no calibration samples, so statistics of kernels at sizes %s are interpolated and may be "
-                    "far off; keep samples at import",
+                    "'%s' keeps no calibration samples, so statistics of kernels at sizes %s are interpolated and may "
+                    "be far off; keep samples at import",
                     checkpoint.name,
                     dict(sizes),
                 )

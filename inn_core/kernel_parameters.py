@@ -18,7 +18,9 @@ from inn_core.normalisation import Moments, NormalisedNode, fold
 from inn_core.sampler import Sampler
 
 _WORD_BYTES = 8
+_HALF_BITS = 32
 _TABLE_WIDTH = 512  # words in a row of the table that a checksum is taken of
+_TABLE_ROWS = 64  # that are halved at a time, 256 KiB: what stays in a processor's cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +151,7 @@ class KernelParameters(nn.Module):
     def is_unchanged(self, since: Written) -> bool:
         """Whether nothing was written; moving to another device or to a wider precision does not count.
 
-        All bits are read: a fifth of a millisecond for a million float32 parameters.
+        All bits are read: about a millisecond for a million float32 parameters.
         """
         parameters = list(self.parameters())
         return tuple((id(parameter), parameter._version) for parameter in parameters) == since.versions and all(
@@ -172,7 +174,9 @@ def _checksum(values: Tensor) -> Tensor:
     words = content[: len(content) // _WORD_BYTES * _WORD_BYTES].view(torch.int64)
     rest = content[len(words) * _WORD_BYTES :].to(torch.int64)
     table = words[: len(words) // _TABLE_WIDTH * _TABLE_WIDTH].view(-1, _TABLE_WIDTH)
-    return torch.cat([table.sum(0), table.sum(1), words[table.numel() :], rest])
+    # Sums of words wrap, so the flipped signs of two of them vanish; in sums of their upper halves they do not.
+    upper = [(part >> _HALF_BITS).sum(1) for part in table.split(_TABLE_ROWS)]
+    return torch.cat([table.sum(0), table.sum(1), *upper, words[table.numel() :], rest])
 
 
 _EMPTY = nn.ParameterDict()

@@ -38,8 +38,8 @@ def tune_partitions_(
 ) -> None:
     """Tune the partitions of a network with kernel sampling at some plans, its weights frozen.
 
-    It ends in evaluation mode, with the statistics of its sizes yet to be measured. It runs in one process: partitions are no
-    parameters that a wrapper would average.
+    It ends in evaluation mode, with the statistics of its sizes yet to be measured. It runs in one process:
+    partitions are no parameters that a wrapper would average.
 
     Args:
         network: samples kernels.

@@ -121,8 +121,8 @@ def train_sizes_(
     nothing is normalised; a normalised node uses the statistics of each process's own part, as BatchNorm does there.
 
     Args:
-        network: an `IntegralNetwork` on the device to train on, or a module that wraps one and has it as `.module`, such
-            as `DistributedDataParallel`.
+        network: an `IntegralNetwork` on the device to train on, or a module that wraps one and has it as `.module`,
+            such as `DistributedDataParallel`.
         batches: the data; in several processes, the part of this one, as many batches of the same size as the others'.
         settings: of the run.
         task_loss: what the full network is trained on; None trains without labels, on the network of the checkpoint

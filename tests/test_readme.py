@@ -119,7 +119,7 @@ def eventually_all_joined(desk: Path, environment: dict[str, str]) -> None:
 
 def params_of(node: str, desk: Path, environment: dict[str, str]) -> int:
     """How many parameters a node says that it serves."""
-    shown = json.loads(run_block(f".venv/bin/inn fleet show {node} --json", desk, environment))
+    shown = json.loads(run_block(f".venv/bin/inn fleet show {node}", desk, environment))
     return int(shown["reported"]["active"]["params"])
 
 

@@ -5,7 +5,7 @@ Writes into the output folder:
     model.onnx                  the same network; input "image", output "logits", any batch size
     calibration.npz             `image`: 1,024 training images, float32 pixels in [0, 1], shape (1024, 1, 28, 28)
     evaluation.npz              `image` and `labels`: the 10,000 test images
-    fashion_resnet.inn          the integral network (not with `--skip-import`)
+    fashion_resnet.inn          the imported network, shipped as fashion_resnet_imported.inn (not with `--skip-import`)
     training.pt                 the state after the last finished epoch; a run that was stopped continues from it
 
 No setting was tuned on the test images: `--validation 5000` holds out training images to try settings on, and then the

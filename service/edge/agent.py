@@ -23,7 +23,7 @@ from service.edge.serving import Network
 from service.edge.status import error_of
 from service.edge.store import Kept
 from service.edge.takeup import TakeUp
-from service.errors import ServiceError
+from service.errors import ServiceError, StoreFullError
 from service.trust.documents import Document
 from service.trust.errors import ExpiredDocumentError, RevokedKeyError, UnknownKeyError
 from service.trust.probe import Probe
@@ -209,7 +209,8 @@ class Agent:
         log.warning("hub not followed", extra={"code": error.code, "detail": error.message, "attempt": attempt})
         if not isinstance(error, UNVERIFIED):
             self._status.hub_failed(error)
-            if not isinstance(error, HubRefusedError) and error.code != "store-full":
+            refused = isinstance(error, HubRefusedError) and error.status < 500
+            if not refused and not isinstance(error, StoreFullError):
                 return
         self._show_doubt(error, generation=None, attempt=attempt, pause=pause)
 

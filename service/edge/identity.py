@@ -22,7 +22,7 @@ from service.trust.keyring import Keyring
 from service.trust.keys import KeyPair, PublicKey
 from service.trust.probe import Probe
 from service.trust.release import Release
-from service.trust.secret_files import make_private_folder, write_private_file
+from service.trust.secret_files import STAGED_PREFIX, make_private_folder, write_private_file
 
 FOLDER = "trusted"
 STATE_FILE = "state.json"
@@ -60,6 +60,8 @@ class Identity:
         self._folder = store / FOLDER
         self._clock = clock
         make_private_folder(self._folder)
+        for stray in self._folder.glob(f"{STAGED_PREFIX}*"):  # of a process that was killed
+            stray.unlink()
         self._state = self._load(node)
         if self._state.node != node:
             raise NodeMismatchError(str(store), node=node, owner=self._state.node)

@@ -21,7 +21,7 @@ from service.edge.serving import Network, Serving
 from service.edge.status import Status, error_of
 from service.edge.store import Kept, NodeStore, Outcome
 from service.edge.watch import Watch
-from service.errors import ServiceError
+from service.errors import ServiceError, StoreFullError
 from service.runtime.errors import InferenceFailedError
 from service.runtime.self_test import SelfTestFailedError, inputs_of
 
@@ -123,18 +123,25 @@ class TakeUp:
         """Serve what was committed before a network on trial; without any, that network goes on as `failed`."""
         version = network.release.version
         reported = error_of(error, version)
-        self.trial = None
+        log.error("release rolled back", extra={"version": version, "code": error.code, "detail": error.message})
         last = self._serving.fallback or await self._reopened()
         state = "failed" if last is None else "rolled-back"
-        log.error("release rolled back", extra={"version": version, "code": error.code, "detail": error.message})
-        await asyncio.to_thread(self._store.write_outcome, Outcome(version, state, reported))
         if last is not None:
             self._serving.switch(last, fallback=None)
             self._status.previous = None
-            await asyncio.to_thread(self._store.write, "active", last.kept.document)
-            await asyncio.to_thread(self._store.clear, "previous")
+        self.trial = None
+        try:
+            await asyncio.to_thread(self._note_rolled_back, Outcome(version, state, reported), last)
+        except StoreFullError as full:  # then a start from this disk goes on with the trial, and comes back here
+            log.error("going back not noted", extra={"version": version, "detail": full.message})
         self._status.enter(state, generation=version, error=reported)
-        await asyncio.to_thread(self._store.collect)
+
+    def _note_rolled_back(self, outcome: Outcome, last: Network | None) -> None:
+        self._store.write_outcome(outcome)
+        if last is not None:
+            self._store.write("active", last.kept.document)
+            self._store.clear("previous")
+        self._store.collect()
 
     async def _fetch(self, kept: Kept, hub: HubClient) -> None:
         release, status = kept.release, self._status

@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 FOLDER, DATABASE_FILE, KEYS_FOLDER, ADMIN_KEY_FILE = "fleet", "fleet.sqlite", "keys", "admin-key"
 TICK_SECONDS = 1.0
 RETRY_MODEL_SECONDS = 5.0
+STEP_SECONDS = 0.1
+"""Between two looks at rollouts, so that what many nodes report at once is one step."""
 GATHER_SECONDS = 0.05
 """Watchers wait so long after a change, so that 200 nodes that change at once are one answer, not 200."""
 
@@ -175,7 +177,7 @@ class Fleet:
                 await self._poked.wait()
                 self._poked.clear()
                 await _logged(self.rollouts.advance())
-                await asyncio.sleep(0)
+                await asyncio.sleep(STEP_SECONDS)
         finally:
             ticking.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -19,7 +19,9 @@ How the hub uses it, for one node and one budget. All functions are pure; sizes 
 
 The value compared with the limit is a measurement of the very size that is released; the fitted curve
 (`service.fleet.latency_curve`) only chooses which size to try. Nothing is promised for a device whose measurements
-scatter by more than the margins here, except that it ends after `MAX_EXPORTS` exports.
+scatter by more than the margins here, except that it ends after `MAX_EXPORTS` exports; of one size, the last
+measurement counts. Where a larger network is faster than a smaller one, as channel counts that do not suit the vectors
+of the processor make it in very small networks, it finds a size that fits, not the largest of them.
 """
 
 from __future__ import annotations

@@ -22,6 +22,9 @@ EDGE_IMAGE = "inn-edge:e2e"
 NODES = {"edge-small": 60_000, "edge-medium": 170_000, "edge-large": 350_000}
 """The nodes of docker-compose.yml and their budgets in parameters."""
 
+QUALITY = os.environ.get("INN_E2E_QUALITY", "instant")
+"""Milliseconds a size instead of seconds; what is tested here is how sizes travel, not how good they are."""
+
 BUILD_SECONDS = 3600.0
 COMMAND_SECONDS = 600.0
 
@@ -151,6 +154,7 @@ class Compose:
             "INN_SMALL_PORT": str(self.ports["edge-small"]),
             "INN_MEDIUM_PORT": str(self.ports["edge-medium"]),
             "INN_LARGE_PORT": str(self.ports["edge-large"]),
+            "INN_EDGE_QUALITY": QUALITY,
         }
 
     def __call__(self, *arguments: str, timeout: float = COMMAND_SECONDS) -> str:

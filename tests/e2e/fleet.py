@@ -57,7 +57,7 @@ def infer(fleet: Compose, node: str, images: Images) -> dict[str, Any]:
 
 def shown(fleet: Compose, node: str) -> dict[str, Any]:
     """What the hub knows of a node, by the command that people use."""
-    found = json.loads(fleet.hub_command("fleet", "show", node, "--json"))
+    found = json.loads(fleet.hub_command("fleet", "show", node))
     assert isinstance(found, dict)
     return found
 

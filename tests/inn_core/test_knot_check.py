@@ -15,7 +15,7 @@ from inn_core.knot_check import knot_faults
 from inn_core.network import Array, Checkpoint
 from inn_core.plan import Budget, choose_plan
 
-DEMO = Path(__file__).parents[2] / "models" / "checkpoints" / "fashion_resnet.inn"
+DEMO = Path(__file__).parents[2] / "models" / "checkpoints" / "fashion_resnet_imported.inn"
 Change = Callable[[dict[str, Array]], None]
 
 

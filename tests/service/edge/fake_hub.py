@@ -1,4 +1,4 @@
-"""A hub for tests of nodes: the fleet's routes as documented, signed with the project's own trust, and free to misbehave.
+"""A hub for tests of nodes: the fleet's routes as documented, signed with the project's trust, free to misbehave.
 
 It runs in a thread of its own behind a real socket. Tests set what it answers and look at what nodes said.
 """
@@ -84,7 +84,7 @@ class FakeHub:
         signed_by: KeyPair | None = None,
         **changes: Any,
     ) -> dict[str, Any]:
-        """A signed release of an artifact, which the hub then has; `changes` go into its content before it is signed."""
+        """A signed release of an artifact, which the hub then has; `changes` go into its content."""
         self.artifacts[digest_of(content)] = content
         now = int(self.clock()) if issued is None else issued
         release = Release(
@@ -161,7 +161,9 @@ class FakeHub:
         """The keyring document."""
         entries = [KeyringEntry(self.signing.public, "active")]
         entries += [KeyringEntry(public, "revoked") for public in self.revoked]
-        keyring = Keyring(self.keyring_version, self._opened, self._opened + 365 * DAY, tuple(entries), self.root.public)
+        keyring = Keyring(
+            self.keyring_version, self._opened, self._opened + 365 * DAY, tuple(entries), self.root.public
+        )
         return keyring.to_document([self.root])
 
     def rotate(self) -> None:

@@ -42,15 +42,15 @@ class LiveNode:
         return shown
 
 
-def settings_of(hub: FakeHub, store: Path, **changes: Any) -> EdgeSettings:
+def settings_of(fleet: FakeHub, store: Path, /, **changes: Any) -> EdgeSettings:
     """Settings with short pauses."""
     settings = EdgeSettings(
-        hub=hub.url,
+        hub=fleet.url,
         node="n1",
         model=MODEL,
         budget=Budget("params", 1000),
         store=store,
-        token=hub.token.text,
+        token=fleet.token.text,
         poll_seconds=1.0,
         retry_seconds=0.05,
         stall_seconds=2.0,
@@ -60,8 +60,8 @@ def settings_of(hub: FakeHub, store: Path, **changes: Any) -> EdgeSettings:
 
 
 @contextmanager
-def live_node(hub: FakeHub, store: Path, **changes: Any) -> Iterator[LiveNode]:
+def live_node(fleet: FakeHub, store: Path, /, **changes: Any) -> Iterator[LiveNode]:
     """A node of a hub with its folder at `store`."""
-    app = create_app(settings_of(hub, store, **changes))
+    app = create_app(settings_of(fleet, store, **changes))
     with running(app) as url, httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
         yield LiveNode(app, url, client)

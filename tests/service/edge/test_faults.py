@@ -15,6 +15,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from service.edge import download
+from service.edge.store import NodeStore
+from service.errors import StoreFullError
 from service.trust.documents import sign
 from service.trust.keys import KeyPair
 from service.trust.release import Policy
@@ -299,9 +301,7 @@ def test_a_path_in_a_digest(hub: FakeHub, node: LiveNode, small: bytes, large: b
     check_kept_and_recovered(hub, node, "invalid-document", small, large)
 
 
-def test_a_clock_that_is_wrong_costs_one_more_request(
-    hub: FakeHub, node: LiveNode, small: bytes, large: bytes
-) -> None:
+def test_a_clock_that_is_wrong_costs_one_more_request(hub: FakeHub, node: LiveNode, small: bytes, large: bytes) -> None:
     hub.clock = lambda: time.time() + 10_000
     hub.tell(hub.release(large, 2))
     hub.wait_state("committed", 2)
@@ -411,3 +411,23 @@ def test_a_newer_release_takes_the_place_of_one_that_is_being_fetched(
     hub.wait_state("committed", 3)
     assert serves(node, large)
     assert not any((node.node.store.root / "staging").iterdir())
+
+
+def test_going_back_needs_no_room_on_the_disk(
+    hub: FakeHub, node: LiveNode, small: bytes, large: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.tell(hub.release(large, 2, policy=Policy(max_p95_ms=1e-6, watch_seconds=60, watch_requests=2)))
+    hub.wait_state("active", 2)
+
+    def full(self: NodeStore, name: str, value: Any) -> None:
+        raise StoreFullError(needed_bytes=1, capacity_bytes=1, free_bytes=0)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(NodeStore, "_replace", full)
+        for _ in range(2):
+            assert node.infer().status_code == 200
+        hub.wait_state("rolled-back", 2)
+        assert serves(node, small)
+    hub.tell(hub.release(large, 3))
+    report = hub.wait_state("committed", 3)
+    assert report["previous"]["digest"] == digest_of(small)

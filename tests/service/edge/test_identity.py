@@ -156,10 +156,9 @@ def test_a_node_is_not_moved_to_another_hub_by_a_token(identity: Identity) -> No
 def test_probes_are_checked_like_releases(identity: Identity) -> None:
     def probe(version: int, **changes: Any) -> Any:
         content = {"node": "n1", "ladder": (Rung(DIGEST, 5, 5, 5),), "batch": 1, "threads": 1, "percentile": 95.0}
-        found = Probe(
+        return Probe(
             version=version, issued=NOW, expires=NOW + DAY, inputs=TENSORS, **{**content, **changes}
         ).to_document([SIGNING])
-        return found
 
     identity.accept_release(release(5))
     assert identity.check_probe(probe(6)).ladder[0].digest == DIGEST

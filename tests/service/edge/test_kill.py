@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from service.edge.recovery import STARTS_MAX
 from service.trust.release import Policy
-from tests.service.edge.fake_hub import FakeHub, digest_of, vectors_of
+from tests.service.edge.fake_hub import TIMEOUT_SECONDS, FakeHub, digest_of, vectors_of
 from tests.service.edge.killable import die_at_write, die_in_state, run_until_killed
 from tests.service.edge.networks import linear_network
 from tests.service.edge.nodes import live_node, settings_of
@@ -42,6 +43,16 @@ def test_killed_on_the_way_to_a_release(hub: FakeHub, small: bytes, large: bytes
         assert report["previous"]["digest"] == digest_of(small)
         assert node.infer().json()["digest"] == digest_of(large)
         assert not any((tmp_path / "staging").iterdir())
+
+
+def test_what_was_staged_is_taken_up_without_the_hub(hub: FakeHub, small: bytes, large: bytes, tmp_path: Path) -> None:
+    commit_first(hub, small, tmp_path)
+    hub.tell(hub.release(large, 2, policy=FAST))
+    killed(die_in_state, settings_of(hub, tmp_path), "staged")
+    with live_node(hub, tmp_path, hub="http://127.0.0.1:1") as node:
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while node.infer().json()["digest"] != digest_of(large):
+            assert time.monotonic() < deadline
 
 
 @pytest.mark.parametrize("state", ["failed", "rolled-back"])

@@ -20,7 +20,9 @@ RATE = 50.0
 CLIENTS = 4
 
 
-def test_no_request_fails_while_networks_are_switched_and_rolled_back(hub: FakeHub, small: bytes, tmp_path: Path) -> None:
+def test_no_request_fails_while_networks_are_switched_and_rolled_back(
+    hub: FakeHub, small: bytes, tmp_path: Path
+) -> None:
     sizes = [small, *(linear_network(seed=seed, hidden=256 * seed) for seed in range(2, 5))]
     slow = linear_network(seed=8)
     failures: list[str] = []

@@ -1,0 +1,61 @@
+"""Probes: the sizes that the hub asks about are measured and reported, and leave nothing behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.edge import probe
+from service.edge.probe import Pace
+from service.edge.settings import Budget
+from tests.service.edge.fake_hub import FakeHub, digest_of
+from tests.service.edge.nodes import live_node
+
+SHORT = Pace(warm_up_seconds=0.0, burst_seconds=0.01, least_runs=5, least_bursts=1, seconds=0.1)
+
+
+def test_a_probe_is_measured_reported_and_followed_by_a_release(
+    hub: FakeHub, small: bytes, large: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "Pace", lambda: SHORT)
+    contents = [small, large]
+    budget = {"unit": "latency_ms", "value": 5, "batch": 2, "threads": 1, "percentile": 95}
+    desired = {"model": "toy", "budget": budget}
+    hub.tell(None, generation=1, desired=desired, probe=hub.probe(contents, 1, batch=2))
+    with live_node(hub, tmp_path, budget=Budget("latency_ms", 5.0, batch=2)) as node:
+        report = hub.wait_report(lambda report: len(report["timings"]) == 2 and report["observed_generation"] == 1)
+        assert report["declared"]["budget"] == budget
+        rows = {row["digest"]: row for row in report["timings"]}
+        assert set(rows) == {digest_of(content) for content in contents}
+        for row in rows.values():
+            assert (row["batch"], row["threads"]) == (2, 1)
+            assert 0 < row["p50_ms"] <= row["p95_ms"]
+            assert row["resident_bytes"] > 0
+        hub.tell(hub.release(large, 2), desired=desired)
+        hub.wait_state("committed", 2)
+        # What serves is measured, too, in the place of the row of the probe.
+        last = hub.wait_report(
+            lambda report: (
+                report["state"] == "committed"
+                and any(row not in rows.values() and row["digest"] == digest_of(large) for row in report["timings"])
+            )
+        )
+        assert len(last["timings"]) == 2
+        assert node.infer().json()["digest"] == digest_of(large)
+    assert not any((tmp_path / "staging").iterdir())
+    assert [path.name for path in (tmp_path / "artifacts").iterdir()] == [f"{digest_of(large)[7:]}.onnx"]
+
+
+def test_a_size_that_cannot_be_measured_ends_the_probe_and_says_so(
+    hub: FakeHub, small: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "Pace", lambda: SHORT)
+    junk = b"no network " * 1000
+    document = hub.probe([small, junk], 1)
+    hub.tell(None, generation=1, probe=document)
+    with live_node(hub, tmp_path):
+        report = hub.wait_state("failed", 1)
+        assert report["error"]["code"] == "probe-failed"
+        assert report["next_retry"] is None
+        assert [row["digest"] for row in report["timings"]] == [digest_of(small)]
