@@ -86,7 +86,7 @@ def test_a_rollout_reaches_all_nodes_within_seconds(toy: LiveHub, n_nodes: int) 
         admin.call("DELETE", f"/fleet/nodes/{node['node']}")
     toy.export(9 * PARAMS_EACH)
 
-    async def run() -> tuple[list[float], str, int]:
+    async def run() -> tuple[list[float], float, str, int]:
         async with many(toy.url, n_nodes) as (client, nodes):
             hearing = [asyncio.create_task(node.hear()) for node in nodes]
             await asyncio.sleep(1.0)  # all of them wait now
@@ -97,19 +97,20 @@ def test_a_rollout_reaches_all_nodes_within_seconds(toy: LiveHub, n_nodes: int) 
                 "budget": {"unit": "params", "value": 9 * PARAMS_EACH},
                 "canary_share": 1.0,
             }
-            began = time.monotonic()
+            began, used = time.monotonic(), time.process_time()
             rollout = (await client.post("/fleet/rollouts", json=body, headers=ADMIN)).json()
             heard = await asyncio.gather(*hearing)
             while (found := admin.rollout(rollout["id"]))["state"] not in ("done", "aborted"):
                 await asyncio.sleep(0.05)
             written = toy.hub.fleet.directory._database._connection.total_changes - writes
-            return [moment - began for moment in heard], found["state"], written
+            used = time.process_time() - used
+            return [moment - began for moment in heard], used, found["state"], written
 
-    began = time.process_time()
-    seconds, state, written = asyncio.run(run())
+    seconds, used, state, written = asyncio.run(run())
     assert len(seconds) == n_nodes
-    # Processor time of the hub and all nodes: what the clock on the wall says depends on who else is busy.
-    assert time.process_time() - began < WITHIN_SECONDS
+    # Processor time of the hub and all nodes since the change was asked for, enrolment left out: what the clock on the
+    # wall says depends on who else is busy.
+    assert used < WITHIN_SECONDS
     assert max(seconds) < PATIENCE_SECONDS
     assert state == "done"
     assert written <= 20 * n_nodes  # rows, not transactions: those are shared

@@ -1,0 +1,110 @@
+"""Cold start of an edge node: from the start of the process to the first answer from its disk, with the hub gone."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import statistics
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from benchmarks.process_usage import usage_of
+
+ROOT = Path(__file__).resolve().parent.parent
+IMAGES = ROOT / "models" / "demo" / "fashion_images.npz"
+NODE = "cold"
+PATIENCE_SECONDS = 120.0
+
+
+def prepare(hub: str, token: str, *, model: str, params: int, folder: Path, log: IO[bytes]) -> None:
+    """Enroll a node in `folder` and let it fetch its network, so that it can do without the hub; then stop it."""
+    with _node(hub, model=model, params=params, folder=folder, log=log, token=token) as (_, address):
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while _status(f"{address}/readyz") != http.client.OK:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"error: the node had no network after {PATIENCE_SECONDS:g} s")
+            time.sleep(0.1)
+
+
+def cold_starts(
+    hub: str, *, model: str, params: int, folder: Path, log: IO[bytes], runs: int, idle_seconds: float
+) -> dict[str, Any]:
+    """Start the node of `prepare` again and again, at the address of a hub that is gone.
+
+    Args:
+        hub: the address.
+        model, params, folder: as in `prepare`.
+        log: where the log of the node goes.
+        runs: how often.
+        idle_seconds: after which its memory counts as that of an idle node.
+
+    Returns:
+        Medians: `seconds` to the first answer, `processor_seconds` until then, `idle_bytes` resident; and `runs` with
+        the seconds of each.
+    """
+    with np.load(IMAGES) as data:
+        image = data["images"][:1, None].astype(np.float32) / 255.0
+    body = json.dumps({"inputs": {"image": image.round(4).tolist()}}).encode()
+    seconds, processor, idle = [], [], []
+    for _ in range(runs):
+        began = time.perf_counter()
+        with _node(hub, model=model, params=params, folder=folder, log=log) as (process_id, address):
+            _infer(address, body)
+            seconds.append(time.perf_counter() - began)
+            processor.append(usage_of(process_id).processor_seconds)
+            time.sleep(idle_seconds)
+            idle.append(usage_of(process_id).resident_bytes)
+    return {
+        "runs": seconds,
+        "seconds": statistics.median(seconds),
+        "processor_seconds": statistics.median(processor),
+        "idle_bytes": statistics.median(idle),
+    }
+
+
+@contextmanager
+def _node(
+    hub: str, *, model: str, params: int, folder: Path, log: IO[bytes], token: str | None = None
+) -> Iterator[tuple[int, str]]:
+    """A node in a process of its own; gives process id and address once it answers."""
+    command = [sys.executable, "-m", "service.cli", "edge", "--hub", hub, "--node", NODE, "--model", model]
+    command += ["--params", str(params), "--quality", "instant", "--store", str(folder), "--port", "0"]
+    command += [] if token is None else ["--token", token]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, cwd=ROOT) as process:
+        assert process.stdout is not None
+        try:
+            address = process.stdout.readline().decode().strip()
+            if not address:
+                raise SystemExit(f"error: the node ended with exit code {process.wait()}")
+            yield process.pid, address
+        finally:
+            process.terminate()
+
+
+def _infer(address: str, body: bytes) -> None:
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=PATIENCE_SECONDS)
+    connection.request("POST", "/infer", body=body, headers={"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    content = answer.read()
+    connection.close()
+    if answer.status != http.client.OK:
+        raise SystemExit(f"error: the node answered {answer.status}: {content.decode(errors='replace')[:500]}")
+
+
+def _status(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
