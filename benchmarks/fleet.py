@@ -29,9 +29,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from benchmarks.fleet_cold_start import cold_starts, prepare
+from benchmarks.fleet_cold_start import NODE, cold_starts, prepare
 from benchmarks.fleet_download import download_costs
 from benchmarks.fleet_nodes import LABEL, Change, SimulatedNode
 from benchmarks.fleet_report import report
@@ -48,20 +48,25 @@ MODEL = "fashion_resnet"
 ADMIN_KEY = "benchmark-of-the-fleet"
 SHARES = (0.25, 0.5, 0.55)
 """Of the full network: the size that nodes begin with, that of the first change, that of the second."""
-SETTLE_SECONDS = 2.0
-"""After which all nodes wait again and nothing of what went before is left to do."""
-
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Bench:
-    """A running hub and who measures it: its address and process, a connection for the administrator, all traffic."""
+    """A running hub and who measures it.
+
+    Attributes:
+        address, process_id: of the hub.
+        client: the administrator's connection.
+        traffic: of all connections.
+        settle_seconds: after which all nodes wait again, and nothing of what went before is left to do.
+    """
 
     address: str
     process_id: int
     client: LightClient
     traffic: Traffic
+    settle_seconds: float = 0.0
 
     async def admin(self, method: str, target: str, body: Json | None = None, *, expected: int) -> Any:
         """Sends a request with the admin key."""
@@ -78,14 +83,14 @@ class Bench:
         return float(found.group(1))
 
 
-async def measure(address: str, process_id: int, *, n_nodes: int, idle_seconds: float) -> Json:
+async def measure(address: str, process_id: int, *, n_nodes: int, idle_seconds: float, settle_seconds: float) -> Json:
     """Everything that simulated nodes show: enrolment, changes, waiting."""
     traffic = Traffic()
     async with LightClient(address, traffic) as client:
-        bench = Bench(address, process_id, client, traffic)
+        bench = Bench(address, process_id, client, traffic, settle_seconds)
         note("exporting the sizes")
         sizes = await exported(bench)
-        await asyncio.sleep(SETTLE_SECONDS)
+        await asyncio.sleep(bench.settle_seconds)
         alone = await waiting(bench, idle_seconds)
         note(f"enrolling {n_nodes} nodes")
         nodes = [SimulatedNode(address, f"node-{number:05d}", traffic) for number in range(n_nodes)]
@@ -99,7 +104,7 @@ async def measure(address: str, process_id: int, *, n_nodes: int, idle_seconds: 
         }
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(node.run(), name=node.name) for node in nodes]
-            await asyncio.sleep(SETTLE_SECONDS)
+            await asyncio.sleep(bench.settle_seconds)
             memory_waiting = usage_of(process_id).resident_bytes
             note("first size, which includes its self-test")
             first = await changed(bench, nodes, sizes[0], with_artifact=True)
@@ -158,7 +163,7 @@ async def changed(bench: Bench, nodes: Sequence[SimulatedNode], size: Json, *, w
             raise SystemExit("error: the rollout was aborted")
         await asyncio.sleep(0.05)
     done = time.monotonic() - change.began
-    await asyncio.sleep(SETTLE_SECONDS)  # what the hub still has to write counts, too
+    await asyncio.sleep(bench.settle_seconds)  # what the hub still has to write counts, too
     after, own = usage_of(bench.process_id), time.process_time() - own
     spent = bench.traffic.since(traffic)
     return {
@@ -192,11 +197,30 @@ async def waiting(bench: Bench, seconds: float) -> Json:
     }
 
 
-async def new_token(address: str, node: str) -> str:
-    """An enrolment token."""
-    async with LightClient(address, Traffic()) as client:
-        bench = Bench(address, 0, client, Traffic())
-        return str((await bench.admin("POST", "/fleet/tokens", {"node": node}, expected=201))["token"])
+async def asked(address: str, method: str, target: str, body: Json, *, expected: int) -> Any:
+    """One request of the administrator."""
+    traffic = Traffic()
+    async with LightClient(address, traffic) as client:
+        return await Bench(address, 0, client, traffic).admin(method, target, body, expected=expected)
+
+
+def cold_node(hub: str, target: int, folder: Path, log: IO[bytes]) -> Json:
+    """Prepare a real node for its cold starts; returns how to start it again."""
+    node = {"model": MODEL, "params": target, "folder": folder, "log": log}
+    desired = {
+        "model": MODEL,
+        "budget": {"unit": "params", "value": target},
+        "quality": "instant",
+        "policy": {"watch_seconds": 0.0, "watch_requests": 0},
+    }
+
+    def keep() -> int:
+        path = f"/fleet/nodes/{NODE}/desired"
+        return int(asyncio.run(asked(hub, "PUT", path, desired, expected=200))["generation"])
+
+    token = asyncio.run(asked(hub, "POST", "/fleet/tokens", {"node": NODE}, expected=201))["token"]
+    prepare(hub, token, keep=keep, **node)
+    return node
 
 
 def machine() -> Json:
@@ -214,13 +238,19 @@ def run(options: argparse.Namespace) -> Json:
     found: Json = {"machine": machine(), "nodes": options.nodes}
     with tempfile.TemporaryDirectory(prefix="inn-bench-") as name:
         folder = Path(name)
-        store, edge = folder / "store", folder / "edge"
+        store = folder / "store"
         with (folder / "log").open("wb") as log:
             environment = {"INN_ADMIN_KEY": ADMIN_KEY, "INN_WAIT_SECONDS": "600"}
             with running_hub(store, imports=[options.checkpoint], environment=environment, log=log) as hub:
                 process_id = child_with(str(store))
                 found |= asyncio.run(
-                    measure(hub, process_id, n_nodes=options.nodes, idle_seconds=options.idle_seconds)
+                    measure(
+                        hub,
+                        process_id,
+                        n_nodes=options.nodes,
+                        idle_seconds=options.idle_seconds,
+                        settle_seconds=options.settle_seconds,
+                    )
                 )
                 note("downloads beside their limits")
                 size = found["sizes"][-1]
@@ -234,8 +264,7 @@ def run(options: argparse.Namespace) -> Json:
                     rounds=options.rounds,
                 )
                 note("cold starts of a node")
-                node = {"model": MODEL, "params": found["sizes"][1]["target"], "folder": edge, "log": log}
-                prepare(hub, asyncio.run(new_token(hub, "cold")), **node)
+                node = cold_node(hub, found["sizes"][1]["target"], folder / "edge", log)
             found["cold_start"] = cold_starts(
                 hub, **node, runs=options.cold_starts, idle_seconds=options.settle_seconds
             )
@@ -264,7 +293,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--idle-seconds", type=float, default=60.0, help="how long the waiting of nodes is measured")
     parser.add_argument("--rounds", type=int, default=5, help="of the downloads beside their limits")
     parser.add_argument("--cold-starts", type=int, default=5, help="how often a node is started")
-    parser.add_argument("--settle-seconds", type=float, default=3.0, help="until the memory of a node counts as idle")
+    parser.add_argument("--settle-seconds", type=float, default=3.0, help="pause after each step, until all is quiet")
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help=f"of the model {MODEL}")
     parser.add_argument("--output", type=Path, default=RESULTS, help="Markdown file; a JSON file goes beside it")
     return parser

@@ -8,9 +8,8 @@ import statistics
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -26,14 +25,27 @@ NODE = "cold"
 PATIENCE_SECONDS = 120.0
 
 
-def prepare(hub: str, token: str, *, model: str, params: int, folder: Path, log: IO[bytes]) -> None:
-    """Enroll a node in `folder` and let it fetch its network, so that it can do without the hub; then stop it."""
+def prepare(
+    hub: str,
+    token: str,
+    *,
+    keep: Callable[[], int],
+    model: str,
+    params: int,
+    folder: Path,
+    log: IO[bytes],
+) -> None:
+    """Enroll a node in `folder` and let it commit to its network, so that it can do without the hub; then stop it.
+
+    Args:
+        hub, token: where, and what lets it in.
+        keep: asks the hub for the same size without a trial, and returns the generation.
+        model, params, folder: of the node.
+        log: where its log goes.
+    """
     with _node(hub, model=model, params=params, folder=folder, log=log, token=token) as (_, address):
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while _status(f"{address}/readyz") != http.client.OK:
-            if time.monotonic() > deadline:
-                raise SystemExit(f"error: the node had no network after {PATIENCE_SECONDS:g} s")
-            time.sleep(0.1)
+        _wait(address, "active", 1)  # what it declared at its start
+        _wait(address, "committed", keep())
 
 
 def cold_starts(
@@ -101,10 +113,13 @@ def _infer(address: str, body: bytes) -> None:
         raise SystemExit(f"error: the node answered {answer.status}: {content.decode(errors='replace')[:500]}")
 
 
-def _status(url: str) -> int:
-    try:
-        with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        error.close()
-        return error.code
+def _wait(address: str, state: str, generation: int) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        with urllib.request.urlopen(f"{address}/status", timeout=PATIENCE_SECONDS) as answer:
+            shown = json.load(answer)
+        if (shown["state"], shown["observed_generation"]) == (state, generation):
+            return
+        if time.monotonic() > deadline:
+            raise SystemExit(f"error: the node did not become {state}; it shows {json.dumps(shown)[:500]}")
+        time.sleep(0.05)

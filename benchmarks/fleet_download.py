@@ -1,4 +1,4 @@
-"""What it costs to send an artifact: the hub, a bare ASGI app on the same server, and `sendfile`, in rounds by turns."""
+"""What it costs to send an artifact: the hub, a bare ASGI app on the same server, and `sendfile`, by turns."""
 
 from __future__ import annotations
 
@@ -66,9 +66,7 @@ def download_costs(
     }
 
 
-async def _by_turns(
-    servers: Sequence[Server], *, clients: int, rounds: int
-) -> dict[str, list[tuple[float, float]]]:
+async def _by_turns(servers: Sequence[Server], *, clients: int, rounds: int) -> dict[str, list[tuple[float, float]]]:
     found: dict[str, list[tuple[float, float]]] = {server.name: [] for server in servers}
     for server in servers:
         await _round(server, clients=min(clients, 8))  # caches warm, threads started

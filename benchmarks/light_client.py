@@ -1,4 +1,4 @@
-"""One kept-alive HTTP/1.1 connection on asyncio that costs little and counts its bytes: hundreds of them fit one process.
+"""One kept-alive HTTP/1.1 connection on asyncio that costs little and counts its bytes; a process can have hundreds.
 
 Only what the hub sends: a head, then a body of the length that `Content-Length` says. Not for other servers.
 """

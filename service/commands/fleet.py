@@ -257,6 +257,9 @@ def watch(
     until_settled: Annotated[
         bool, typer.Option("--until-settled", help="End when every node has committed what it should run, or failed.")
     ] = False,
+    least_nodes: Annotated[
+        int, typer.Option("--nodes", metavar="N", min=1, help="With --until-settled: wait until so many have joined.")
+    ] = 1,
     hub: HubOption = DEFAULT_HUB,
     key_file: KeyFileOption = None,
     key: KeyOption = None,
@@ -275,7 +278,7 @@ def watch(
         revision = answer["revision"]
         for line in changed_lines(answer["nodes"], shown, as_json=json):
             typer.echo(line)
-        if until_settled and answer["nodes"] and all(is_settled(node) for node in answer["nodes"]):
+        if until_settled and len(answer["nodes"]) >= least_nodes and all(is_settled(node) for node in answer["nodes"]):
             failed = [node["node"] for node in answer["nodes"] if is_settled(node) == "failed"]
             if failed:
                 raise CommandError("nodes-failed", f"failed: {', '.join(failed)}; see inn fleet show NODE")

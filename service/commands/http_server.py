@@ -23,13 +23,21 @@ SHUTDOWN_SECONDS = 10
 """How long open responses (event streams, downloads) may go on after the server was told to stop."""
 
 
-def run_http_server(make_app: Callable[[Callable[[], None]], ASGIApp], *, host: str, port: int, what: str) -> None:
+def run_http_server(
+    make_app: Callable[[Callable[[], None]], ASGIApp],
+    *,
+    host: str,
+    port: int,
+    what: str,
+    leaving: Callable[[], None] = lambda: None,
+) -> None:
     """Serve until told to stop; prints the address on stdout once requests are answered.
 
     Args:
         make_app: gives the app; it is given a function that stops the server.
         host, port: where to listen; port 0 takes a free one.
         what: is served, such as "hub", for messages.
+        leaving: called when the server was told to stop, before it waits for open responses.
 
     Raises:
         ServiceError: what the app's lifespan raised at the start.
@@ -53,6 +61,10 @@ def run_http_server(make_app: Callable[[Callable[[], None]], ASGIApp], *, host: 
             await super().startup(sockets)
             if self.started:
                 print(address, flush=True)
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            leaving()
+            await super().shutdown(sockets)
 
     def stop() -> None:
         server.should_exit = True

@@ -47,8 +47,13 @@ def serve(
     from service.logs import configure_logs
 
     configure_logs(settings.log_level)
+    app = create_app(settings, imports=checkpoints)
     run_http_server(
-        lambda stop: create_app(settings, imports=checkpoints), host=settings.host, port=settings.port, what="hub"
+        lambda stop: app,
+        host=settings.host,
+        port=settings.port,
+        what="hub",
+        leaving=lambda: app.state.hub.fleet.dismiss(),
     )
 
 

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 AGAIN_SECONDS = 600.0
 """Between two measurements of the size that serves, when the budget is one that the device measures."""
 
+SOON_SECONDS = 30.0
+"""The same when the last one was out of the budget: the hub shrinks a size only when several say so."""
+
 
 class Measurer:
     """Measures artifacts for the hub. Lives on one event loop.
@@ -68,15 +71,25 @@ class Measurer:
         while True:
             current = self._node.serving.current
             last = None if current is None else current.release.digest
+            pause = AGAIN_SECONDS
             if current is not None and last is not None and self.budget.get("unit") in DEVICE_UNITS:
-                await self._measure_current(last, int(current.release.manifest["bytes"]))
+                row = await self._measure_current(last, int(current.release.manifest["bytes"]))
+                if row is not None and self._is_over(row):
+                    pause = SOON_SECONDS
             try:
-                async with asyncio.timeout(AGAIN_SECONDS):
+                async with asyncio.timeout(pause):
                     await self._node.serving.wait_for_other(last)
             except TimeoutError:
                 continue
 
-    async def _measure_current(self, digest: str, size_bytes: int) -> None:
+    def _is_over(self, row: Mapping[str, Any]) -> bool:
+        """Whether a measured row is out of the budget."""
+        unit, limit = self.budget["unit"], self.budget["value"]
+        found = row["resident_bytes"] if unit == "memory_bytes" else row[f"p{self.budget.get('percentile', 95)}_ms"]
+        return found is not None and bool(found > limit)
+
+    async def _measure_current(self, digest: str, size_bytes: int) -> Mapping[str, Any] | None:
+        """Measure and report the size that serves; None when it could not be measured."""
         with self._node.store.held([digest]):
             async with self._measuring:
                 try:
@@ -91,8 +104,9 @@ class Measurer:
                     )
                 except ProbeFailedError as error:
                     log.warning("active artifact not measured", extra={"digest": digest, "detail": error.message})
-                    return
+                    return None
         self._node.status.add_timings([row])
+        return row
 
     async def _fetched(self, rung: Rung) -> Path:
         store = self._node.store

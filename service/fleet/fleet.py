@@ -89,6 +89,7 @@ class Fleet:
         self._observer = observer
         self._clock = clock
         self._poked = asyncio.Event()
+        self._is_leaving = False
         self._retry_at = 0.0
         self._searching: set[str] = set()
         self._drift = DriftWatch()
@@ -109,7 +110,7 @@ class Fleet:
             there is nothing new.
         """
         deadline = asyncio.get_running_loop().time() + seconds
-        while True:
+        while not self._is_leaving:
             current = node.current
             if current is not None and current.is_ready and current.committed is None:
                 self._planner.restore(current)
@@ -122,6 +123,7 @@ class Fleet:
             if left <= 0 or not await wait_for_wake(node.waiting, left):
                 return None
             self.directory.seen(node)
+        return None
 
     async def report(self, node: Node, reported: Reported) -> None:
         """Takes over what a node says; durable, as far as it decides something, when it returns."""
@@ -182,6 +184,13 @@ class Fleet:
             ticking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await ticking
+
+    def dismiss(self) -> None:
+        """Answers everybody who waits, since the hub is about to stop: an open request would hold it up."""
+        self._is_leaving = True
+        for node in self.directory.select():
+            node.wake()
+        self.directory.revision.advance()
 
     async def close(self) -> None:
         """Gives up what is being made, and writes what is pending."""

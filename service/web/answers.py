@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
-from service.errors import ServiceError
+from service.errors import NotReadyError, ServiceError
 from service.web.errors import MethodNotAllowedError, UnknownRouteError
 from service.web.middleware import instance_of
 from service.web.problems import MEDIA_TYPE, PROBLEMS, problem_response, problem_type, status_of
@@ -39,8 +39,9 @@ async def _service_error(request: Request, error: Exception) -> Response:
         fields = {"request_id": request.scope["inn.request_id"], "code": error.code, "detail": error.message}
         # A full queue or store is a state that the message explains; only what is 500 needs a traceback.
         unexplained = status == HTTPStatus.INTERNAL_SERVER_ERROR
+        level = logging.ERROR if unexplained else logging.WARNING
         log.log(
-            logging.ERROR if unexplained else logging.WARNING,
+            logging.DEBUG if isinstance(error, NotReadyError) else level,  # what a probe asks for every few seconds
             "request failed",
             exc_info=error if unexplained else None,
             extra=fields,

@@ -94,7 +94,7 @@ def test_watch_shows_changes_and_ends_when_all_is_settled(toy: LiveHub) -> None:
     assert told is not None
     node.known = told["generation"]
     node.report("committed")
-    failed = run(toy, "watch", "--label", "group=w", "--until-settled", code=1)
+    failed = run(toy, "watch", "--label", "group=w", "--until-settled", "--nodes", "1", code=1)
     assert "error[nodes-failed]: failed: w" in failed.stderr
 
 

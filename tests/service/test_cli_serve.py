@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -13,6 +15,7 @@ import pytest
 from inn_core.checkpoint import save_checkpoint
 from scripts.hub_process import HubError, running_hub
 from tests.inn_core.networks import residual_network
+from tests.service.fleet.simulated import ADMIN_KEY, Admin, enrolled
 
 # With Nagle's algorithm on, the second packet of an answer waits 40 ms for the client to acknowledge the first.
 DELAYED_ACKNOWLEDGEMENT_SECONDS = 0.035
@@ -52,6 +55,43 @@ def test_a_hub_answers_and_stops_gracefully(number: signal.Signals, checkpoint: 
     assert process.returncode == 0, err
     assert out == ""
     assert err.endswith("stopped\n")
+
+
+def test_nodes_that_wait_are_answered_when_the_hub_is_told_to_stop(checkpoint: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "service.cli", "serve", "--store", str(tmp_path / "store"), "--port", "0"]
+    environment = {**os.environ, "INN_ADMIN_KEY": ADMIN_KEY}
+    with (
+        subprocess.Popen(
+            [*command, "--import", str(checkpoint)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        ) as process,
+        ThreadPoolExecutor(2) as waiting,
+    ):
+        assert process.stdout is not None
+        try:
+            address = process.stdout.readline().strip()
+            with (
+                httpx.Client(base_url=address, timeout=60.0) as client,
+                httpx.Client(base_url=address, timeout=60.0) as other,
+            ):
+                node = enrolled(client, "waits")
+                admin = Admin(other)
+                revision = admin.call("GET", "/fleet/nodes").json()["revision"]
+                asked = waiting.submit(node.send, "GET", "/fleet/nodes/waits/desired?after=0&wait=50")
+                watched = waiting.submit(admin.call, "GET", f"/fleet/nodes?after={revision}&wait=50")
+                while not (asked.running() and watched.running()):
+                    pass
+                time.sleep(0.5)  # both are with the hub by now; were they not, they would fail below
+                process.send_signal(signal.SIGTERM)
+                assert asked.result().status_code == httpx.codes.NO_CONTENT
+                assert watched.result().status_code == httpx.codes.OK
+        finally:
+            process.terminate()
+            _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
 
 
 def test_a_port_in_use_is_an_error_that_offers_another(checkpoint: Path, tmp_path: Path) -> None:

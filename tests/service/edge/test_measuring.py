@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from service.edge import probe
+from service.edge import measuring, probe
 from service.edge.probe import Pace
 from service.edge.settings import Budget
 from tests.service.edge.fake_hub import FakeHub, digest_of
@@ -59,3 +60,22 @@ def test_a_size_that_cannot_be_measured_ends_the_probe_and_says_so(
         assert report["error"]["code"] == "probe-failed"
         assert report["next_retry"] is None
         assert [row["digest"] for row in report["timings"]] == [digest_of(small)]
+
+
+def test_a_size_out_of_its_budget_is_measured_again_soon(
+    hub: FakeHub, large: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "Pace", lambda: SHORT)
+    monkeypatch.setattr(measuring, "SOON_SECONDS", 0.05)
+    budget = {"unit": "latency_ms", "value": 1e-6, "batch": 1, "threads": 1, "percentile": 95}
+    hub.tell(hub.release(large, 1), desired={"model": "toy", "budget": budget})
+    with live_node(hub, tmp_path, budget=Budget("latency_ms", 1e-6)):
+        hub.wait_state("committed", 1)
+        seen: list[object] = []
+
+        def is_another(report: dict[str, Any]) -> bool:
+            if report["timings"] and report["timings"] not in seen:
+                seen.append(report["timings"])
+            return len(seen) >= 3
+
+        hub.wait_report(is_another)
