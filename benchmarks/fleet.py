@@ -29,9 +29,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from benchmarks.fleet_cold_start import NODE, cold_starts, prepare
+from benchmarks.fleet_cold_start import NODE, ColdNode, cold_starts, prepare
 from benchmarks.fleet_download import download_costs
 from benchmarks.fleet_nodes import LABEL, Change, SimulatedNode
 from benchmarks.fleet_report import report
@@ -60,6 +60,7 @@ class Bench:
         client: the administrator's connection.
         traffic: of all connections.
         settle_seconds: after which all nodes wait again, and nothing of what went before is left to do.
+        model: that the nodes run.
     """
 
     address: str
@@ -67,6 +68,7 @@ class Bench:
     client: LightClient
     traffic: Traffic
     settle_seconds: float = 0.0
+    model: str = MODEL
 
     async def admin(self, method: str, target: str, body: Json | None = None, *, expected: int) -> Any:
         """Sends a request with the admin key."""
@@ -83,15 +85,18 @@ class Bench:
         return float(found.group(1))
 
 
-async def measure(address: str, process_id: int, *, n_nodes: int, idle_seconds: float, settle_seconds: float) -> Json:
+async def measure(
+    address: str, process_id: int, *, n_nodes: int, idle_seconds: float, settle_seconds: float, model: str = MODEL
+) -> Json:
     """Everything that simulated nodes show: enrolment, changes, waiting."""
     traffic = Traffic()
     async with LightClient(address, traffic) as client:
-        bench = Bench(address, process_id, client, traffic, settle_seconds)
+        bench = Bench(address, process_id, client, traffic, settle_seconds, model)
         note("exporting the sizes")
         sizes = await exported(bench)
+        await try_out(bench, sizes)
         await asyncio.sleep(bench.settle_seconds)
-        alone = await waiting(bench, idle_seconds)
+        alone = await waiting(bench, idle_seconds / 4)
         note(f"enrolling {n_nodes} nodes")
         nodes = [SimulatedNode(address, f"node-{number:05d}", traffic) for number in range(n_nodes)]
         began, used = time.monotonic(), usage_of(process_id).processor_seconds
@@ -106,7 +111,7 @@ async def measure(address: str, process_id: int, *, n_nodes: int, idle_seconds: 
             tasks = [group.create_task(node.run(), name=node.name) for node in nodes]
             await asyncio.sleep(bench.settle_seconds)
             memory_waiting = usage_of(process_id).resident_bytes
-            note("first size, which includes its self-test")
+            note("the first size")
             first = await changed(bench, nodes, sizes[0], with_artifact=True)
             note("a change of the desired state")
             told = await changed(bench, nodes, sizes[1], with_artifact=False)
@@ -130,14 +135,27 @@ async def measure(address: str, process_id: int, *, n_nodes: int, idle_seconds: 
 
 async def exported(bench: Bench) -> list[Json]:
     """Export the sizes of all changes; returns parameters, bytes and digest of each."""
-    full = (await bench.client.send("GET", f"/models/{MODEL}")).json(200)["feasible"]["max"]
+    full = (await bench.client.send("GET", f"/models/{bench.model}")).json(200)["feasible"]["max"]
     sizes = []
     for share in SHARES:
         target = int(full * share)
-        body = {"model": MODEL, "target_params": target, "quality": "instant"}
+        body = {"model": bench.model, "target_params": target, "quality": "instant"}
         manifest = (await bench.client.send("POST", "/export", json.dumps(body).encode())).json(200)
         sizes.append({"target": target, **{name: manifest[name] for name in ("params", "bytes", "digest")}})
     return sizes
+
+
+async def try_out(bench: Bench, sizes: Sequence[Json]) -> None:
+    """Let one node have all sizes, so that the hub has loaded and tested them before anything is measured."""
+    scout = SimulatedNode(bench.address, "scout", bench.traffic)
+    token = await bench.admin("POST", "/fleet/tokens", {"node": scout.name}, expected=201)
+    await scout.enroll(token["token"])
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(scout.run())
+        for size in sizes:
+            await changed(bench, [scout], size, with_artifact=False)
+        task.cancel()
+    await bench.admin("DELETE", f"/fleet/nodes/{scout.name}", expected=204)
 
 
 async def changed(bench: Bench, nodes: Sequence[SimulatedNode], size: Json, *, with_artifact: bool) -> Json:
@@ -148,7 +166,7 @@ async def changed(bench: Bench, nodes: Sequence[SimulatedNode], size: Json, *, w
     before, traffic, own = usage_of(bench.process_id), replace(bench.traffic), time.process_time()
     body = {
         "selector": LABEL,
-        "model": MODEL,
+        "model": bench.model,
         "budget": {"unit": "params", "value": size["target"]},
         "quality": "instant",
         "canary_share": 1.0,
@@ -204,12 +222,11 @@ async def asked(address: str, method: str, target: str, body: Json, *, expected:
         return await Bench(address, 0, client, traffic).admin(method, target, body, expected=expected)
 
 
-def cold_node(hub: str, target: int, folder: Path, log: IO[bytes]) -> Json:
-    """Prepare a real node for its cold starts; returns how to start it again."""
-    node = {"model": MODEL, "params": target, "folder": folder, "log": log}
+def prepare_cold_node(node: ColdNode, hub: str) -> None:
+    """Let a real node fetch its network, for its cold starts later."""
     desired = {
-        "model": MODEL,
-        "budget": {"unit": "params", "value": target},
+        "model": node.model,
+        "budget": {"unit": "params", "value": node.params},
         "quality": "instant",
         "policy": {"watch_seconds": 0.0, "watch_requests": 0},
     }
@@ -219,8 +236,7 @@ def cold_node(hub: str, target: int, folder: Path, log: IO[bytes]) -> Json:
         return int(asyncio.run(asked(hub, "PUT", path, desired, expected=200))["generation"])
 
     token = asyncio.run(asked(hub, "POST", "/fleet/tokens", {"node": NODE}, expected=201))["token"]
-    prepare(hub, token, keep=keep, **node)
-    return node
+    prepare(node, hub, token, keep=keep)
 
 
 def machine() -> Json:
@@ -264,10 +280,9 @@ def run(options: argparse.Namespace) -> Json:
                     rounds=options.rounds,
                 )
                 note("cold starts of a node")
-                node = cold_node(hub, found["sizes"][1]["target"], folder / "edge", log)
-            found["cold_start"] = cold_starts(
-                hub, **node, runs=options.cold_starts, idle_seconds=options.settle_seconds
-            )
+                node = ColdNode(MODEL, found["sizes"][1]["target"], folder / "edge", log)
+                prepare_cold_node(node, hub)
+            found["cold_start"] = cold_starts(node, hub, runs=options.cold_starts, idle_seconds=options.settle_seconds)
             found["machine"]["load_after"] = os.getloadavg()[0]
     return found
 

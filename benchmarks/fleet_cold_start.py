@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -25,38 +26,41 @@ NODE = "cold"
 PATIENCE_SECONDS = 120.0
 
 
-def prepare(
-    hub: str,
-    token: str,
-    *,
-    keep: Callable[[], int],
-    model: str,
-    params: int,
-    folder: Path,
-    log: IO[bytes],
-) -> None:
-    """Enroll a node in `folder` and let it commit to its network, so that it can do without the hub; then stop it.
+@dataclass(frozen=True)
+class ColdNode:
+    """How a node is started.
 
-    Args:
-        hub, token: where, and what lets it in.
-        keep: asks the hub for the same size without a trial, and returns the generation.
-        model, params, folder: of the node.
+    Attributes:
+        model, params: what it serves.
+        folder: its store.
         log: where its log goes.
     """
-    with _node(hub, model=model, params=params, folder=folder, log=log, token=token) as (_, address):
+
+    model: str
+    params: int
+    folder: Path
+    log: IO[bytes]
+
+
+def prepare(node: ColdNode, hub: str, token: str, *, keep: Callable[[], int]) -> None:
+    """Enroll a node and let it commit to its network, so that it can do without the hub; then stop it.
+
+    Args:
+        node: the node.
+        hub, token: where, and what lets it in.
+        keep: asks the hub for the same size without a trial, and returns the generation.
+    """
+    with _running(node, hub, token=token) as (_, address):
         _wait(address, "active", 1)  # what it declared at its start
         _wait(address, "committed", keep())
 
 
-def cold_starts(
-    hub: str, *, model: str, params: int, folder: Path, log: IO[bytes], runs: int, idle_seconds: float
-) -> dict[str, Any]:
+def cold_starts(node: ColdNode, hub: str, *, runs: int, idle_seconds: float) -> dict[str, Any]:
     """Start the node of `prepare` again and again, at the address of a hub that is gone.
 
     Args:
+        node: the node.
         hub: the address.
-        model, params, folder: as in `prepare`.
-        log: where the log of the node goes.
         runs: how often.
         idle_seconds: after which its memory counts as that of an idle node.
 
@@ -70,7 +74,7 @@ def cold_starts(
     seconds, processor, idle = [], [], []
     for _ in range(runs):
         began = time.perf_counter()
-        with _node(hub, model=model, params=params, folder=folder, log=log) as (process_id, address):
+        with _running(node, hub) as (process_id, address):
             _infer(address, body)
             seconds.append(time.perf_counter() - began)
             processor.append(usage_of(process_id).processor_seconds)
@@ -85,14 +89,12 @@ def cold_starts(
 
 
 @contextmanager
-def _node(
-    hub: str, *, model: str, params: int, folder: Path, log: IO[bytes], token: str | None = None
-) -> Iterator[tuple[int, str]]:
+def _running(node: ColdNode, hub: str, *, token: str | None = None) -> Iterator[tuple[int, str]]:
     """A node in a process of its own; gives process id and address once it answers."""
-    command = [sys.executable, "-m", "service.cli", "edge", "--hub", hub, "--node", NODE, "--model", model]
-    command += ["--params", str(params), "--quality", "instant", "--store", str(folder), "--port", "0"]
+    command = [sys.executable, "-m", "service.cli", "edge", "--hub", hub, "--node", NODE, "--model", node.model]
+    command += ["--params", str(node.params), "--quality", "instant", "--store", str(node.folder), "--port", "0"]
     command += [] if token is None else ["--token", token]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, cwd=ROOT) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=node.log, cwd=ROOT) as process:
         assert process.stdout is not None
         try:
             address = process.stdout.readline().decode().strip()

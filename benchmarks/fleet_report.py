@@ -33,9 +33,9 @@ def report(found: Json, *, command: str) -> str:
         "## A change of the desired state",
         "",
         "A rollout with `canary_share` 1.0 of a size that was exported before. *told*: nodes verify the release and "
-        "report *active* and *committed*; *with download*: they also fetch the artifact and check its digest. The "
-        "*first* of all takes the size that nodes begin with, and the hub makes its self-test. Seconds are those "
-        "after the rollout was asked for.",
+        "report *active* and *committed*; *with download*: they also fetch the artifact and check its digest. One "
+        "node had all sizes before, so that their self-tests are made. Seconds are those after the rollout was asked "
+        "for, processor seconds those until the hub is quiet again.",
         "",
         "| | first size, with download | told | with download |",
         "|---|---|---|---|",
@@ -150,8 +150,8 @@ def _cold_start(found: Json) -> list[str]:
     runs = ", ".join(f"{one:.2f}" for one in found["runs"])
     return [
         f"From the start of the process to the first answer of `/infer` from disk, hub gone: {found['seconds']:.2f} s "
-        f"(median of {runs}), {found['processor_seconds']:.2f} processor seconds. Idle it has "
-        f"{found['idle_bytes'] / 1e6:.0f} MB of memory.",
+        f"(median of {runs}), {found['processor_seconds']:.2f} processor seconds (what it would take "
+        f"on a core of its own, without the disk). Idle it has {found['idle_bytes'] / 1e6:.0f} MB of memory.",
     ]
 
 

@@ -15,7 +15,7 @@ from service.edge.backoff import MOST_SECONDS, Backoff
 from service.edge.download import Pace
 from service.edge.enrolment import enroll
 from service.edge.errors import TRANSIENT, UNVERIFIED, HubRefusedError
-from service.edge.hub import Desired, HubClient
+from service.edge.hub import Desired, HubClient, code_and_detail
 from service.edge.measuring import Measurer
 from service.edge.node import Node
 from service.edge.probe import ProbeFailedError
@@ -193,8 +193,7 @@ class Agent:
     def _note_problem(self, answer: Desired) -> bool:
         """The hub cannot make what is wanted: say so, and stay with what serves."""
         assert answer.problem is not None
-        code = str(answer.problem.get("type", "")).rpartition("/")[2][:64] or "hub-problem"
-        detail = str(answer.problem.get("detail") or answer.problem.get("title") or code)[:1000]
+        code, detail = code_and_detail(answer.problem, "hub-problem")
         error = {"code": code, "detail": detail, "generation": answer.generation}
         self._after = max(self._after, answer.generation)
         if error == self._status.error and self._status.observed_generation == answer.generation:
@@ -244,11 +243,19 @@ class Agent:
             self._work = None
 
     async def _watch(self, network: Network) -> None:
-        try:
-            await self._take_up.watch(network)
-        except ServiceError as error:
-            log.error("trial not ended", extra={"code": error.code, "detail": error.message})
-            self._status.fail(error_of(error, network.release.version))
+        pauses = self._pauses()
+        while True:
+            try:
+                await self._take_up.watch(network)
+                return
+            except ServiceError as error:  # the disk is full: what became of the trial cannot be noted
+                pause = pauses.failed(error)
+                log.error("trial not ended", extra={"code": error.code, "detail": error.message})
+                self._status.fail(error_of(error, network.release.version), attempt=pauses.attempt, pause_seconds=pause)
+                await asyncio.sleep(pause)
+            except Exception:  # such as a disk that fails for a moment
+                log.exception("defect while watching", extra={"version": network.release.version})
+                await asyncio.sleep(pauses.failed())
 
     async def _reach(self) -> None:
         """Take the target up, as often as it takes."""
@@ -273,12 +280,13 @@ class Agent:
                 log.warning("take up failed", extra={"code": error.code, "detail": error.message, "attempt": attempt})
                 self._status.fail(error_of(error, kept.release.version), attempt=attempt, pause_seconds=pause)
                 await self._rest(pause)
-            except Exception:
+            except Exception:  # such as a disk that fails for a moment; nothing was noted that says otherwise
+                attempt += 1
+                pause = pauses.failed()
                 log.exception("defect while taking up", extra={"version": kept.release.version})
-                self._status.fail(
-                    {"code": "service-error", "detail": "see the log", "generation": kept.release.version}
-                )
-                return
+                defect = {"code": "service-error", "detail": "see the log", "generation": kept.release.version}
+                self._status.fail(defect, attempt=attempt, pause_seconds=pause)
+                await self._rest(pause)
 
     async def _rest(self, seconds: float) -> None:
         """Wait, but not longer than until the target is signed anew."""
@@ -339,9 +347,9 @@ class Agent:
                 log.warning("probe interrupted", extra={"code": error.code, "detail": error.message})
                 self._show_doubt(error, generation=probe.version, attempt=pauses.attempt, pause=pause)
                 await asyncio.sleep(pause)
-            except Exception:
+            except Exception:  # such as no memory for the process that measures
                 log.exception("defect while measuring", extra={"version": probe.version})
-                return
+                await asyncio.sleep(pauses.failed())
 
     async def _report(self) -> None:
         pauses = self._pauses(most_seconds=max(self._settings.poll_seconds, self._settings.retry_seconds))

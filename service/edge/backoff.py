@@ -39,7 +39,7 @@ class Backoff:
         self.attempt += 1
         pause = longest * self.chance.uniform(0.5, 1.0)
         wanted = error.fields.get("retry_after") if error is not None else None
-        return max(pause, min(float(wanted), self.most_seconds)) if isinstance(wanted, int) else pause
+        return max(pause, float(min(wanted, self.most_seconds))) if isinstance(wanted, int) else pause
 
     def succeeded(self) -> None:
         """Start over with short pauses."""

@@ -71,7 +71,7 @@ async def download(
         found = await _fetch_rest(hub, store, digest, size_bytes, progress, pace or Pace())
         if found == digest:
             return
-        await asyncio.to_thread(store.part(digest).unlink)
+        await asyncio.to_thread(store.part(digest).unlink, missing_ok=True)
         if attempt == 2:
             raise DigestMismatchError("the downloaded artifact", expected=digest, found=found)
 

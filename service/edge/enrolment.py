@@ -51,6 +51,9 @@ async def enroll(
             await _pause(error, status, backoff)
         except ServiceError as error:
             await _pause(error, status, backoff)
+        except OSError:  # the disk fails
+            log.exception("defect while enrolling")
+            await asyncio.sleep(backoff.failed())
         else:
             log.info("enrolled", extra={"node": settings.node, "token": token.id})
             if status.state == "failed":

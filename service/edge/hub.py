@@ -18,7 +18,9 @@ from urllib.parse import quote
 import httpx
 
 from service.edge.errors import HubRefusedError, HubUnreachableError, InvalidAnswerError
+from service.edge.settings import is_budget
 from service.trust.documents import MAX_DOCUMENT_BYTES, Document
+from service.trust.fields import MAX_SECONDS
 from service.trust.keys import KeyPair
 from service.trust.requests import signed_headers
 
@@ -125,7 +127,7 @@ class HubClient:
         )
         desired = answer.get("desired")
         budget = desired.get("budget") if isinstance(desired, dict) else None
-        return Desired(generation, budget if isinstance(budget, dict) else None, release, probe, problem)
+        return Desired(generation, budget if is_budget(budget) else None, release, probe, problem)
 
     async def report(self, reported: Mapping[str, Any]) -> None:
         """Tell the hub how this node is; errors as of `_ask`."""
@@ -203,7 +205,8 @@ class HubClient:
                 method=method,
                 target=path,
                 body=content,
-                time_seconds=int(time.time()) + self._offset_seconds,
+                # Within what a header may hold: the hub answers any such time with its own.
+                time_seconds=min(max(0, int(time.time()) + self._offset_seconds), MAX_SECONDS),
             )
         timeout = httpx.Timeout(self._stall_seconds + wait_seconds, connect=CONNECT_SECONDS)
         try:
@@ -225,13 +228,19 @@ class HubClient:
             body = None
         if not isinstance(body, dict):
             body = {}
-        code = str(body.get("type", "")).rpartition("/")[2][:64] or "no-problem"
-        detail = str(body.get("detail") or body.get("title") or "no reason given")[:500]
+        code, detail = code_and_detail(body, "no-problem")
         wait = body.get("retry_after")
         error = HubRefusedError(response.status_code, code, detail, wait if type(wait) is int and wait >= 0 else None)
         if type(body.get("hub_time")) is int:
             error.fields["hub_time"] = body["hub_time"]
         return error
+
+
+def code_and_detail(problem: Mapping[str, Any], otherwise: str) -> tuple[str, str]:
+    """Code and detail of a problem as text that can be shown and reported, whatever the hub wrote."""
+    code = str(problem.get("type", "")).rpartition("/")[2][:64] or otherwise
+    detail = str(problem.get("detail") or problem.get("title") or otherwise)[:1000]
+    return code.encode("ascii", "replace").decode(), detail.encode("utf-8", "replace").decode()
 
 
 async def _read(response: httpx.Response, limit_bytes: int) -> bytes:

@@ -82,8 +82,12 @@ def _settled_pointers(store: NodeStore, outcome: Outcome | None) -> tuple[Kept |
     if staged is not None and staged.release.version == outcome.generation and (outcome.is_final or is_active):
         store.clear("staged")
     if outcome.is_final and is_active and previous is not None:
-        store.write("active", previous.document)
-        store.clear("previous")
+        try:
+            store.write("active", previous.document)
+        except StoreFullError as error:  # the pointers stay, so the next start comes back here
+            log.error("going back not noted", extra={"version": outcome.generation, "detail": error.message})
+        else:
+            store.clear("previous")
         return previous, None
     return active, previous
 

@@ -11,6 +11,10 @@ UNITS = ("params", "macs", "bytes", "latency_ms", "memory_bytes")
 DEVICE_UNITS = ("latency_ms", "memory_bytes")
 """Units that only the device itself can measure."""
 MIB = 1 << 20
+LARGEST_VALUE = 2**53 - 1
+LARGEST_BATCH = 4096
+LARGEST_THREADS = 1024
+PERCENTILES = (50, 95)
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,26 @@ class Budget:
         if self.unit in DEVICE_UNITS:
             document |= {"batch": self.batch, "threads": self.threads, "percentile": self.percentile}
         return document
+
+
+def is_budget(value: Any) -> bool:
+    """Whether a JSON value is a budget, as `Budget.to_json` gives it, that this device can keep to and measure."""
+
+    def is_whole(name: str, largest: int) -> bool:
+        found = value.get(name, 1)
+        return type(found) is int and 1 <= found <= largest
+
+    if not isinstance(value, dict) or value.get("unit") not in UNITS:
+        return False
+    limit, percentile = value.get("value", 0), value.get("percentile", 95)
+    return (
+        type(limit) in (int, float)
+        and 0 < limit <= LARGEST_VALUE
+        and is_whole("batch", LARGEST_BATCH)
+        and is_whole("threads", LARGEST_THREADS)
+        and type(percentile) is int
+        and percentile in PERCENTILES
+    )
 
 
 @dataclass(frozen=True)

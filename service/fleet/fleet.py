@@ -112,7 +112,7 @@ class Fleet:
         deadline = asyncio.get_running_loop().time() + seconds
         while not self._is_leaving:
             current = node.current
-            if current is not None and current.is_ready and current.committed is None:
+            if current is not None and current.is_ready and (current.committed is None or _lacks(node, after)):
                 self._planner.restore(current)
             if current is not None and current.is_ready and current.number > after:
                 if not self._planner.is_fresh(current):
@@ -325,9 +325,19 @@ def _told(generation: Generation) -> dict[str, Any]:
     }
 
 
+def _lacks(node: Node, after: int) -> bool:
+    """Whether a node that asks for what it committed does not serve it: its disk was damaged, or it is a new one."""
+    current, report = node.current, node.reported
+    if current is None or current.number <= after:
+        return False
+    return report is None or report.active is None or report.active.digest != current.digest
+
+
 async def _logged(work: Any) -> None:
-    """Awaits upkeep; a full disk is logged and tried again."""
+    """Awaits upkeep; a full disk is logged and tried again, and a defect in one part must not end the others."""
     try:
         await work
     except (ServiceError, sqlite3.Error) as error:
         log.warning("fleet not written", extra={"detail": str(error)})
+    except Exception:
+        log.exception("defect in the upkeep of the fleet")

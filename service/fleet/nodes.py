@@ -296,10 +296,13 @@ class Directory:
             now = self._clock()
             node.current = replace(current, committed=now)
             changes.append(store.commit_generation(node.name, current.number, now))
-        if reported.declared is not None:
-            self._take_declared(node, reported.declared, changes, after)
-        if node.generation < reported.observed_generation < FORESEEN_GENERATIONS:
-            self._catch_up(node, reported.observed_generation, changes, after)
+        is_behind = node.generation < reported.observed_generation < FORESEEN_GENERATIONS
+        if is_behind:
+            log.warning("node is ahead of the hub", extra={"node": node.name, "observed": reported.observed_generation})
+            node.generation = reported.observed_generation
+        is_declared = reported.declared is not None and self._take_declared(node, reported.declared, changes, after)
+        if is_behind and not is_declared:
+            self._catch_up(node, changes, after)
         if not reported.is_news(before) and not changes:
             return
         self._tell(node)
@@ -314,13 +317,11 @@ class Directory:
             node.is_dirty = True
             raise
 
-    def _catch_up(self, node: Node, observed: int, changes: list[Change], after: list[Callable[[], None]]) -> None:
+    def _catch_up(self, node: Node, changes: list[Change], after: list[Callable[[], None]]) -> None:
         """A node that has seen later generations than this hub gave out refuses earlier ones: go on behind them.
 
         That is so when the files of the hub were restored from a backup.
         """
-        log.warning("node is ahead of the hub", extra={"node": node.name, "observed": observed})
-        node.generation = observed
         if node.current is not None:
             current = node.current
             _, change, apply = self.prepare(
@@ -331,18 +332,20 @@ class Directory:
 
     def _take_declared(
         self, node: Node, declared: Declared, changes: list[Change], after: list[Callable[[], None]]
-    ) -> None:
+    ) -> bool:
+        """Makes what a node was started with its desired state when that is news; returns whether it was."""
         document = declared.model_dump(mode="json")
         if document == node.declared:
-            return
+            return False
         node.declared = document
         wanted = Desired(model=declared.model, budget=declared.budget, quality=declared.quality)
         if node.current is not None and node.current.desired == wanted:
-            return
+            return False
         generation, change, apply = self.prepare(node, wanted, origin=DECLARED)
         log.info("desired state declared", extra={"node": node.name, "generation": generation.number})
         changes.append(change)
         after.append(apply)
+        return True
 
     # Upkeep
 

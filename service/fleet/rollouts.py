@@ -201,6 +201,9 @@ class Rollouts:
                 members[member.node] = replace(member, outcome="superseded", reason=REMOVED)
                 continue
             desired = _desired(taken.rollout.change, node)
+            if desired is None:
+                members[member.node] = replace(member, outcome="superseded", reason="the node was enrolled anew")
+                continue
             before = None if node.current is None else node.current.number
             made = give(node, self._directory.prepare(node, desired, origin=f"rollout:{taken.rollout.id}"))
             members[member.node] = replace(
@@ -261,10 +264,12 @@ class Rollouts:
         return tuple(store.delete_rollout(rollout_id) for rollout_id in ended)
 
 
-def _desired(change: DesiredChange, node: Node) -> Desired:
+def _desired(change: DesiredChange, node: Node) -> Desired | None:
+    """What a node is to have; None when it has no budget to keep: it was removed and came back since the beginning."""
     budget = change.budget
     if budget is None:
-        assert node.current is not None, "nodes without a budget were left out"
+        if node.current is None:
+            return None
         budget = node.current.desired.budget
     return Desired(**{**dict(change), "budget": budget})
 

@@ -119,7 +119,9 @@ class RequestVerifier:
         max_nonces: nonces kept for each node. When a node sends more in the window, the oldest is forgotten and
             requests as old as that one are refused from then on, so that forgetting opens no gap.
         not_before: requests signed before this time are refused as skewed. A hub gives its own start: a restart
-            forgets the nonces, and this keeps what was seen before it from counting again.
+            forgets the nonces, and this keeps what was seen before it from counting again. When the clock is set
+            back behind it, time goes on from there, as `running` tells it: nodes follow, and are not locked out.
+        running: seconds that never go back.
     """
 
     def __init__(
@@ -129,8 +131,11 @@ class RequestVerifier:
         window_seconds: int = WINDOW_SECONDS,
         max_nonces: int = MAX_NONCES_PER_NODE,
         not_before: int = 0,
+        running: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
+        self._running = running
+        self._began = running()
         self._window = window_seconds
         self._max_nonces = max_nonces
         self._not_before = not_before
@@ -164,7 +169,7 @@ class RequestVerifier:
             ReplayedRequestError: the nonce was seen, or might have been.
         """
         claim = RequestClaim.read(headers)
-        now = int(self._clock())
+        now = self._now()
         if abs(claim.time_seconds - now) > self._window or claim.time_seconds < self._not_before:
             raise ClockSkewError(request_time=claim.time_seconds, hub_time=now, window_seconds=self._window)
         key = key_of(claim.node)
@@ -187,6 +192,10 @@ class RequestVerifier:
         with self._lock:
             self._seen.pop(node, None)
 
+    def _now(self) -> int:
+        now = self._clock()
+        return int(now if now >= self._not_before else self._not_before + self._running() - self._began)
+
     def _remember(self, claim: RequestClaim, now: int) -> None:
         with self._lock:
             self._sweep(now)
@@ -207,7 +216,7 @@ class RequestVerifier:
 
     def _sweep(self, now: int) -> None:
         """Forget nodes that have been silent for a whole window; looked at once in a window."""
-        if now - self._swept < self._window:
+        if 0 <= now - self._swept < self._window:
             return
         self._swept = now
         for node, seen in list(self._seen.items()):

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.web import files
 from service.web.errors import RangeNotSatisfiableError
-from service.web.files import ByteRange, entity_tag, is_not_modified, representation_digest, requested_range
+from service.web.files import (
+    ArtifactResponse,
+    ByteRange,
+    entity_tag,
+    is_not_modified,
+    representation_digest,
+    requested_range,
+)
 
 DIGEST = "sha256:" + hashlib.sha256(b"content").hexdigest()
 OTHER = "sha256:" + "0" * 64
@@ -92,3 +106,81 @@ def test_if_none_match(header: str | None, expected: bool) -> None:
 def test_the_representation_digest_is_that_of_rfc_9530() -> None:
     encoded = base64.b64encode(hashlib.sha256(b"content").digest()).decode()
     assert representation_digest(DIGEST) == f"sha-256=:{encoded}:"
+
+
+CONTENT = np.random.default_rng(0).bytes(3 * files.CACHED_BYTES + 17)
+
+
+class LeaseOf:
+    """A lease on a file that lies anywhere."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.digest = DIGEST
+        self.size_bytes = path.stat().st_size
+        self.is_released = False
+
+    def release(self) -> None:
+        self.is_released = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def sent_by(lease: LeaseOf) -> bytes:
+    messages: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+
+    asyncio.run(ArtifactResponse(lease, {})({"type": "http"}, receive, send))
+    assert [message["more_body"] for message in messages[1:]] == [True] * (len(messages) - 2) + [False]
+    return b"".join(message["body"] for message in messages[1:])
+
+
+def no_page_cache(*arguments: Any) -> int:
+    raise BlockingIOError
+
+
+def none_after_the_first(*arguments: Any) -> int:
+    if arguments[2] > 0:
+        raise BlockingIOError
+    return preadv(*arguments)
+
+
+def a_few_bytes(descriptor: int, buffers: Any, *rest: Any) -> int:
+    return preadv(descriptor, [memoryview(buffers[0])[:1000]], *rest)
+
+
+preadv = os.preadv
+
+
+@pytest.mark.parametrize("reading", [None, no_page_cache, none_after_the_first, a_few_bytes])
+def test_all_bytes_are_sent_however_much_of_them_is_cached(
+    reading: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "artifact"
+    path.write_bytes(CONTENT)
+    lease = LeaseOf(path)
+    if reading is not None:
+        monkeypatch.setattr(os, "preadv", reading)
+    assert sent_by(lease) == CONTENT
+    assert lease.is_released
+
+
+def test_a_file_that_ends_too_soon_breaks_off(tmp_path: Path) -> None:
+    path = tmp_path / "artifact"
+    path.write_bytes(CONTENT)
+    lease = LeaseOf(path)
+    lease.size_bytes += 1
+    with pytest.raises(OSError, match="is shorter than its"):
+        sent_by(lease)
+    assert lease.is_released
