@@ -184,7 +184,9 @@ class StoreInUseError(ServiceError, RuntimeError):
     code = "store-in-use"
 
     def __init__(self, folder: str) -> None:
-        super().__init__(f"another process is using the store '{folder}'; stop it, or choose another folder with --store")
+        super().__init__(
+            f"another process is using the store '{folder}'; stop it, or choose another folder with --store"
+        )
 
 
 class InvalidCatalogueError(ServiceError, ValueError):
