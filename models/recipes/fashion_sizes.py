@@ -22,7 +22,7 @@ from models.recipes.classifier import ByteArray, Schedule, augmented_batches, to
 from models.recipes.recipe import Recipe
 
 START = Path(__file__).parents[1] / "checkpoints" / "fashion_resnet_imported.inn"
-"""The imported network, of `python -m models.recipes.fashion_resnet`; `fashion_resnet.inn` is what this recipe makes."""
+"""The imported network, of `python -m models.recipes.fashion_resnet`; this recipe makes `fashion_resnet.inn` of it."""
 
 SETTINGS = SizeTraining(epochs=16, peak_rate=0.1)
 LABEL_SHARE = 0.3
