@@ -126,7 +126,8 @@ def _patch(old: bytes, new: bytes) -> bytes:
     dictionary = zstandard.ZstdCompressionDict(old, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
     window = min(zstandard.WINDOWLOG_MAX, max(zstandard.WINDOWLOG_MIN, (len(old) + len(new)).bit_length() + 1))
     parameters = zstandard.ZstdCompressionParameters.from_level(ZSTD_BEST, window_log=window, enable_ldm=True)
-    return zstandard.ZstdCompressor(dict_data=dictionary, compression_params=parameters).compress(new)
+    patch: bytes = zstandard.ZstdCompressor(dict_data=dictionary, compression_params=parameters).compress(new)
+    return patch
 
 
 def _zstd(data: bytes) -> Json:
