@@ -93,13 +93,13 @@ def test_a_failed_job_has_its_problem(toy: LiveHub) -> None:
     trouble.touch()
     hold.touch()
     try:
-        response = toy.export(23 * PARAMS_EACH, wait_seconds=0)
+        response = toy.export(23 * PARAMS_EACH, wait_seconds=0, quality="instant")  # no other test builds it
         with toy.client.stream("GET", response.headers["location"], headers={"accept": "text/event-stream"}) as stream:
             name, job = events_of(stream.iter_lines())[-1]
     finally:
         trouble.unlink()
         hold.unlink()
-    assert name == "failed"
+    assert name == "failed", job
     assert job["problem"]["type"] == "/problems/builder-failed"
     assert job["problem"]["status"] == 500
     assert "instance" not in job["problem"]
