@@ -77,7 +77,7 @@ def main() -> int:
         except KeyboardInterrupt:
             print_error("interrupted", "stopped from the keyboard; the hub is stopped, its store is removed")
             return 130
-    note(f"{len(labels)} test images of Fashion-MNIST, one checkpoint, no labels used for any size")
+    note(f"{len(labels)} test images of Fashion-MNIST, one checkpoint, trained in its sizes")
     print_rows(rows, labels)
     return 0
 

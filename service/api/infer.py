@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
-
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.bodies import InferBody
 from service.api.exports import accepted, exported
 from service.api.hub import Hub
-from service.errors import ServiceError, UnknownArtifactError
-from service.web.inference import InferenceDocument, inference_response, input_arrays, read_document
-from service.web.problems import status_of
+from service.errors import UnknownArtifactError
+from service.web.inference import InferenceDocument, counted, inference_response, input_arrays, read_document
 
 ATTEMPTS = 2
 
@@ -25,25 +22,17 @@ async def infer(request: Request) -> Response:
     longer than the waiting time, the answer is 202 and a job: send the request again when it is done.
     """
     hub: Hub = request.app.state.hub
-    started = time.perf_counter()
-    status = 500
-    model = "unknown"
-    try:
+    with counted(hub.metrics) as counting:
         document = await read_document(
             request,
             limit_bytes=hub.settings.max_body_bytes,
             inflated_limit_bytes=hub.settings.max_inflated_bytes,
         )
         body = InferBody.parse(document.members)
-        model = hub.registry.get(body.model).name
+        counting.model = hub.registry.get(body.model).name
         response = await _infer(hub, request, document, body)
-        status = response.status_code
+        counting.status = response.status_code
         return response
-    except ServiceError as error:
-        status = status_of(error)
-        raise
-    finally:
-        hub.metrics.infer_answered(model, status, time.perf_counter() - started)
 
 
 async def _infer(hub: Hub, request: Request, document: InferenceDocument, body: InferBody) -> Response:

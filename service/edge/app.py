@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -20,9 +19,8 @@ from service.edge.node import Node, open_node
 from service.edge.settings import EdgeSettings
 from service.errors import ServiceError
 from service.web.answers import ERROR_ANSWERS, get_problem
-from service.web.inference import inference_response, input_arrays, read_document
+from service.web.inference import counted, inference_response, input_arrays, read_document
 from service.web.middleware import RequestMiddleware
-from service.web.problems import status_of
 from service.web.serving_metrics import CONTENT_TYPE
 
 JSON = "application/json"
@@ -78,10 +76,7 @@ def create_app(settings: EdgeSettings, *, ended: Callable[[ServiceError], None] 
 async def infer(request: Request) -> Response:
     """Run the network of this node on inputs; the body and the answer are those of the hub's `/infer`."""
     node: Node = request.app.state.node
-    started = time.perf_counter()
-    status = 500
-    model = "unknown"
-    try:
+    with counted(request.app.state.metrics) as counting:
         document = await read_document(
             request,
             limit_bytes=node.settings.max_body_bytes,
@@ -89,20 +84,15 @@ async def infer(request: Request) -> Response:
         )
         network = node.serving.take()
         check_body(document.members, model=network.model)
-        model = network.model
+        counting.model = network.model
         arrays = await input_arrays(document, network.batcher.session.inputs)
         network, outputs = await node.serving.infer(network, arrays)
         manifest = network.release.manifest
         response = inference_response(
-            model=model, params=manifest["params"], digest=manifest["digest"], outputs=outputs
+            model=counting.model, params=manifest["params"], digest=manifest["digest"], outputs=outputs
         )
-        status = response.status_code
+        counting.status = response.status_code
         return response
-    except ServiceError as error:
-        status = status_of(error)
-        raise
-    finally:
-        request.app.state.metrics.infer_answered(model, status, time.perf_counter() - started)
 
 
 async def healthz(request: Request) -> Response:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,8 +15,11 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.errors import ServiceError
 from service.runtime.tensors import Array, TensorSpec, arrays_from_json, holds_only_numbers
 from service.web.body import parse_json_object, read_body
+from service.web.problems import status_of
+from service.web.serving_metrics import ServingMetrics
 
 # Larger bodies are read in a thread, so that other requests get their turn in between.
 THREAD_BYTES = 1 << 20
@@ -31,6 +36,28 @@ class InferenceDocument:
     def only_numbers(self) -> bool:
         """See `holds_only_numbers`; `members["inputs"]` must have been found to be an object."""
         return holds_only_numbers(self.raw, self.members)
+
+
+@dataclass
+class CountedInference:
+    """What is counted of a request: the model once it is known to exist, and the status of the answer."""
+
+    model: str = "unknown"
+    status: int = 500
+
+
+@contextmanager
+def counted(metrics: ServingMetrics) -> Iterator[CountedInference]:
+    """Counts what happens inside as one inference request; the block sets `model` and `status`."""
+    started = time.perf_counter()
+    request = CountedInference()
+    try:
+        yield request
+    except ServiceError as error:
+        request.status = status_of(error)
+        raise
+    finally:
+        metrics.infer_answered(request.model, request.status, time.perf_counter() - started)
 
 
 async def read_document(request: Request, *, limit_bytes: int, inflated_limit_bytes: int) -> InferenceDocument:
