@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -32,6 +34,8 @@ from service.trust.release import Release
 log = logging.getLogger(__name__)
 
 AFTER_DEFECT_SECONDS = 5.0
+KEYRING_SECONDS = 3600.0
+"""Between two looks at the hub's keyring when nothing else asks for one: a revoked key counts no longer than that."""
 REPORT_SECONDS = 0.05
 """Pause before a report, so that states that pass in one moment make one report."""
 
@@ -71,6 +75,7 @@ class Agent:
         self._renewed = asyncio.Event()
         self._work: asyncio.Task[None] | None = None
         self._doubt: Mapping[str, Any] | None = None
+        self._keyring_looked = -math.inf
         self._measurer = measurer
         self._probe: Probe | None = None
         self._probing: asyncio.Task[None] | None = None
@@ -118,6 +123,8 @@ class Agent:
     async def _ask(self) -> None:
         pauses = self._pauses(most_seconds=max(self._settings.poll_seconds, self._settings.retry_seconds))
         while True:
+            if time.monotonic() - self._keyring_looked >= KEYRING_SECONDS:
+                await self._renew_keyring()
             try:
                 answer = await self._hub.desired(after=self._after, wait_seconds=self._settings.poll_seconds)
                 self._status.hub_answered()
@@ -184,11 +191,17 @@ class Agent:
 
     async def _renew_keyring(self) -> None:
         """Take the hub's keyring when it is newer; one that does not count changes nothing."""
+        believed = self._identity.release_version
         try:
             document = await self._hub.keyring()
             await asyncio.to_thread(self._identity.accept_keyring, document)
         except ServiceError as error:
             log.warning("keyring not renewed", extra={"code": error.code, "detail": error.message})
+            return
+        self._keyring_looked = time.monotonic()
+        if self._identity.release_version < believed:
+            log.warning("releases of a revoked key count no more", extra={"version": believed})
+            self._after = min(self._after, self._identity.release_version)
 
     def _note_problem(self, answer: Desired) -> bool:
         """The hub cannot make what is wanted: say so, and stay with what serves."""
@@ -345,6 +358,8 @@ class Agent:
             except ServiceError as error:
                 pause = pauses.failed(error)
                 log.warning("probe interrupted", extra={"code": error.code, "detail": error.message})
+                if isinstance(error, HubRefusedError):
+                    self._after = min(self._after, probe.version - 1)  # asked again, the hub makes artifacts anew
                 self._show_doubt(error, generation=probe.version, attempt=pauses.attempt, pause=pause)
                 await asyncio.sleep(pause)
             except Exception:  # such as no memory for the process that measures

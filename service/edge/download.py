@@ -51,6 +51,7 @@ async def download(
     size_bytes: int,
     progress: Callable[[int], None],
     pace: Pace | None = None,
+    part: Path | None = None,
 ) -> None:
     """Fetch an artifact into its place in the store's staging folder; `store.adopt` gives it its name.
 
@@ -60,6 +61,7 @@ async def download(
         digest, size_bytes: of the artifact, as its signed manifest says.
         progress: told how many bytes are there.
         pace: how slow it may be.
+        part: the file to write, which nobody else may write at the same time; `store.part(digest)` by default.
 
     Raises:
         DownloadInterruptedError: it broke off, or went too slowly; what is there is kept.
@@ -67,11 +69,12 @@ async def download(
         DigestMismatchError: the bytes were wrong twice.
         StoreFullError: the disk has no room.
     """
+    path = part or store.part(digest)
     for attempt in (1, 2):
-        found = await _fetch_rest(hub, store, digest, size_bytes, progress, pace or Pace())
+        found = await _fetch_rest(hub, store, path, digest, size_bytes, progress, pace or Pace())
         if found == digest:
             return
-        await asyncio.to_thread(store.part(digest).unlink, missing_ok=True)
+        await asyncio.to_thread(path.unlink, missing_ok=True)
         if attempt == 2:
             raise DigestMismatchError("the downloaded artifact", expected=digest, found=found)
 
@@ -79,13 +82,14 @@ async def download(
 async def _fetch_rest(
     hub: HubClient,
     store: NodeStore,
+    path: Path,
     digest: str,
     size_bytes: int,
     progress: Callable[[int], None],
     pace: Pace,
 ) -> str:
     """Fetch what is missing; returns the digest of the whole file."""
-    part = await asyncio.to_thread(_Part, store.part(digest), size_bytes)
+    part = await asyncio.to_thread(_Part, path, size_bytes)
     try:
         progress(part.size_bytes)
         if part.size_bytes == size_bytes:

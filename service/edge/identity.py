@@ -2,45 +2,31 @@
 release it was shown, and a time that only moves forward.
 
 Everything here survives a power cut: a file is replaced as a whole, and before anything acts on what it says. A clock
-that was set back changes nothing, since expiry is judged by the greatest time that a verified document has shown.
+that was set back changes nothing, since expiry is judged by the greatest time that a verified document has shown. A
+signing key that was stolen does no lasting harm: once the root key has revoked it, nothing counts that it signed.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from service.artifacts.files import disk_full_as_error
 from service.edge.errors import InvalidNodeStateError, NodeMismatchError
+from service.edge.trusted_state import TrustedState
 from service.trust.documents import Document
 from service.trust.errors import InvalidDocumentError, InvalidKeyError, UnknownKeyError
+from service.trust.fields import MAX_SECONDS
 from service.trust.keyring import Keyring
 from service.trust.keys import KeyPair, PublicKey
 from service.trust.probe import Probe
 from service.trust.release import Release
-from service.trust.secret_files import STAGED_PREFIX, make_private_folder, write_private_file
+from service.trust.secret_files import STAGED_PREFIX, make_private_folder
 
 FOLDER = "trusted"
 STATE_FILE = "state.json"
 KEY_FILE = "node.key"
-FORMAT = 1
-
-
-@dataclass(frozen=True)
-class _State:
-    """Content of the state file; `root` and `keyring` are set once the node is enrolled."""
-
-    node: str
-    root: str | None = None
-    keyring: Document | None = None
-    token_id: str | None = None
-    release_version: int = 0
-    release_content: str | None = None
-    trusted_time: int = 0
 
 
 class Identity:
@@ -62,7 +48,7 @@ class Identity:
         make_private_folder(self._folder)
         for stray in self._folder.glob(f"{STAGED_PREFIX}*"):  # of a process that was killed
             stray.unlink()
-        self._state = self._load(node)
+        self._state = TrustedState.load(self._folder / STATE_FILE, node)
         if self._state.node != node:
             raise NodeMismatchError(str(store), node=node, owner=self._state.node)
         self._root: PublicKey | None = None
@@ -92,13 +78,18 @@ class Identity:
 
     @property
     def release_version(self) -> int:
-        """The greatest version of a release that was believed so far; 0 before the first."""
-        return self._state.release_version
+        """The greatest version of a release that was believed so far and still counts; 0 before the first."""
+        return self._state.newest.version
 
     @property
     def trusted_time(self) -> int:
-        """The time that expiry is judged by: that of the clock, but never before what verified documents have shown."""
-        return max(int(self._clock()), self._state.trusted_time)
+        """The time that expiry is judged by: that of the clock, never before what documents that count have shown."""
+        signed = 0 if self._keyring is None else self._keyring.issued
+        return max(int(self._clock()), signed, self._state.latest_issued)
+
+    def proof(self) -> dict[str, int]:
+        """What a report says of this: `{"time", "version"}`; the hub signs so that it counts from there."""
+        return {"time": min(self.trusted_time, MAX_SECONDS), "version": self.release_version}
 
     def pin(self, root: PublicKey, document: Document, *, token_id: str) -> None:
         """Believe a hub from now on.
@@ -125,6 +116,9 @@ class Identity:
     def accept_keyring(self, document: Document) -> None:
         """Take a newer keyring, when the pinned root signed it; a new root that the pinned one names is pinned.
 
+        What releases have shown that only keys signed which it does not trust is forgotten: their versions, and the
+        times that they were issued.
+
         Raises:
             UnknownKeyError, UntrustedSignatureError, InvalidDocumentError, ReplayedDocumentError: it does not count.
         """
@@ -142,73 +136,51 @@ class Identity:
             UnknownKeyError, RevokedKeyError, UntrustedSignatureError, InvalidDocumentError, ReplayedDocumentError,
             ExpiredDocumentError: it does not count.
         """
-        assert self._keyring is not None
-        self._keyring.check_current(self.trusted_time)
-        release = Release.open(document, self._keyring)
-        release.check_node(self.node)
-        release.check_follows(self._state.release_version, self._state.release_content)
-        release.check_current(self._time_with(release.issued))
-        return release
+        return self._checked(document)[0]
 
     def accept_release(self, document: Document) -> Release:
         """As `check_release`; from now on no older release counts."""
-        release = self.check_release(document)
-        self._keep(
-            replace(
-                self._state,
-                release_version=release.version,
-                release_content=release.content_digest,
-                trusted_time=self._time_with(release.issued),
-            )
-        )
+        release, keyring = self._checked(document)
+        signers = [one["key_id"] for one in document["signatures"] if one["key_id"] in keyring.trusted]
+        self._keep(self._state.with_release(release, signers))
         return release
 
     def check_probe(self, document: Document) -> Probe:
         """The probe in a document; errors as of `check_release`."""
         assert self._keyring is not None
-        self._keyring.check_current(self.trusted_time)
         probe = Probe.open(document, self._keyring)
         probe.check_node(self.node)
-        probe.check_follows(self._state.release_version)
-        probe.check_current(self._time_with(probe.issued))
+        probe.check_follows(self.release_version)
+        self._check_times(self._keyring, probe)
         return probe
 
-    def _time_with(self, issued: int) -> int:
-        return max(self.trusted_time, issued)
+    def _checked(self, document: Document) -> tuple[Release, Keyring]:
+        assert self._keyring is not None
+        release = Release.open(document, self._keyring)
+        release.check_node(self.node)
+        newest = self._state.newest
+        release.check_follows(newest.version, newest.content)
+        self._check_times(self._keyring, release)
+        return release, self._keyring
+
+    def _check_times(self, keyring: Keyring, document: Release | Probe) -> None:
+        """Check that neither a document nor the keyring is over at the time that they themselves show.
+
+        A release that was issued after the end of the keyring does not count, so nothing that a signing key signs moves
+        the trusted time further than to there.
+        """
+        now = max(self.trusted_time, document.issued)
+        keyring.check_current(now)
+        document.check_current(now)
 
     def _take_keyring(self, keyring: Keyring, document: Document, *, token_id: str | None) -> None:
-        self._keep(
-            replace(
-                self._state,
-                root=keyring.root.text,
-                keyring=document,
-                token_id=token_id,
-                trusted_time=max(self._state.trusted_time, keyring.issued),
-            )
-        )
+        self._keep(self._state.with_keyring(keyring, document, token_id=token_id))
         self._root, self._keyring = keyring.root, keyring
 
-    def _keep(self, state: _State) -> None:
-        if state == self._state:
-            return
-        content = json.dumps({"format": FORMAT, **asdict(state)}, indent=1).encode()
-        with disk_full_as_error(self._folder, needed_bytes=len(content)):
-            write_private_file(self._folder / STATE_FILE, content)
-        self._state = state
-
-    def _load(self, node: str) -> _State:
-        path = self._folder / STATE_FILE
-        try:
-            fields: Any = json.loads(path.read_bytes())
-            if fields.pop("format") != FORMAT:
-                raise ValueError("it was written by another version")
-            state = _State(**fields)
-            _check_types(state)
-        except FileNotFoundError:
-            return _State(node)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InvalidNodeStateError(str(path), str(error)[:200]) from error
-        return state
+    def _keep(self, state: TrustedState) -> None:
+        if state != self._state:
+            state.save(self._folder / STATE_FILE)
+            self._state = state
 
     def _load_key(self) -> KeyPair:
         path = self._folder / KEY_FILE
@@ -220,16 +192,3 @@ class Identity:
         with disk_full_as_error(self._folder, needed_bytes=0):
             key.save(path, replace=False)
         return key
-
-
-def _check_types(state: _State) -> None:
-    texts = (state.root, state.token_id, state.release_content)
-    numbers = (state.release_version, state.trusted_time)
-    if (
-        type(state.node) is not str
-        or any(value is not None and type(value) is not str for value in texts)
-        or any(type(value) is not int or value < 0 for value in numbers)
-        or not (state.keyring is None or type(state.keyring) is dict)
-        or (state.root is None) != (state.keyring is None)
-    ):
-        raise ValueError("a member has the wrong type")

@@ -112,6 +112,7 @@ class Measurer:
         store = self._node.store
         if await asyncio.to_thread(store.holds, rung.digest, rung.bytes):
             return store.artifact(rung.digest)
+        part = store.probe_part(rung.digest)
         await download(
             self._hub,
             store,
@@ -119,11 +120,12 @@ class Measurer:
             size_bytes=rung.bytes,
             progress=lambda n_bytes: None,
             pace=self._pace,
+            part=part,
         )
-        return store.part(rung.digest)
+        return part
 
     async def _drop(self, rung: Rung, path: Path) -> None:
-        if path == self._node.store.part(rung.digest):
+        if path == self._node.store.probe_part(rung.digest):
             await asyncio.to_thread(path.unlink, missing_ok=True)
 
     def _is_busy(self) -> bool:

@@ -68,7 +68,7 @@ async def open_node(
         declared = {"model": settings.model, "budget": settings.budget.to_json()}
         if settings.quality is not None:
             declared["quality"] = settings.quality
-        status = Status(serving, declared=declared, capability=capability([CPU]))
+        status = Status(serving, declared=declared, capability=capability([CPU]), trusted=identity.proof)
         base_bytes = resident_bytes()
         trial = await recover(store, serving, status)
         node = Node(settings, store, identity, serving, status, base_bytes)

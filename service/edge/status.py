@@ -23,6 +23,7 @@ class Status:
         serving: what serves.
         declared: model and budget that the node was started with.
         capability: what the device has.
+        trusted: what the node believes already, see `Identity.proof`.
         clock: seconds since the epoch.
     """
 
@@ -32,11 +33,13 @@ class Status:
         *,
         declared: Mapping[str, Any],
         capability: Mapping[str, Any],
+        trusted: Callable[[], Mapping[str, int]],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._serving = serving
         self._declared = declared
         self.capability = dict(capability)
+        self._trusted = trusted
         self._clock = clock
         self._started = time.monotonic()
         self.changed = asyncio.Event()
@@ -117,6 +120,7 @@ class Status:
             "declared": dict(self._declared),
             "capability": self.capability,
             "agent_version": version(),
+            "trusted": dict(self._trusted()),
             "measured": {
                 "requests": 0 if window is None else window.requests,
                 "errors": 0 if window is None else window.errors,

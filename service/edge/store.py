@@ -2,6 +2,7 @@
 
     STORE/artifacts/<hex>.onnx   whole, hashed, synced to disk before they got their name
     STORE/staging/<hex>.part     what is there of a download
+    STORE/staging/<hex>.probe    the same for a download that is only measured
     STORE/active, previous, staged   the whole release document each, flipped at once
     STORE/outcome                what became of the newest generation
 
@@ -38,6 +39,7 @@ POINTERS: tuple[Pointer, ...] = ("active", "previous", "staged")
 OUTCOME_FILE = "outcome"
 SUFFIX = ".onnx"
 PART_SUFFIX = ".part"
+PROBE_SUFFIX = ".probe"
 DISK_MARGIN_BYTES = 1 << 20
 """Left free for pointers and trusted state, which must never fail because an artifact filled the disk."""
 
@@ -115,6 +117,10 @@ class NodeStore:
     def part(self, digest: str) -> Path:
         """Where a download of an artifact is written."""
         return self._staging / f"{_hexadecimal(digest)}{PART_SUFFIX}"
+
+    def probe_part(self, digest: str) -> Path:
+        """Where a download is written that is measured and removed again, out of the way of one that is to serve."""
+        return self._staging / f"{_hexadecimal(digest)}{PROBE_SUFFIX}"
 
     def holds(self, digest: str, size_bytes: int) -> bool:
         """Whether the artifact is there and whole: reads and hashes the file."""

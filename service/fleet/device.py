@@ -92,6 +92,11 @@ def unmeasured(search: Search) -> list[dict[str, Any]]:
     return sorted(ladder, key=lambda one: (one["macs"], one["bytes"]))
 
 
+def is_export(search: Search, digest: str) -> bool:
+    """Whether an artifact was exported to be checked, in the quality that is wanted; rungs of the ladder were not."""
+    return any(one["target"] is not None for one in search["rungs"] if one["digest"] == digest)
+
+
 def measured(search: Search) -> list[Measured]:
     """What was measured, in order."""
     return [Measured(_size(one), one["value"], one["target"]) for one in search["rungs"] if one["value"] is not None]

@@ -110,15 +110,21 @@ class Fleet:
             there is nothing new.
         """
         deadline = asyncio.get_running_loop().time() + seconds
+        if after > node.generation:
+            # No hub gave that out: a key was stolen, or a backup restored. The node has to hear what it refuses, and
+            # says so, and what else it needs.
+            after = 0
         while not self._is_leaving:
             current = node.current
             if current is not None and current.is_ready and (current.committed is None or _lacks(node, after)):
                 self._planner.restore(current)
             if current is not None and current.is_ready and current.number > after:
-                if not self._planner.is_fresh(current):
-                    await self._planner.sign_again(node, current)
-                    continue
-                return _told(current)
+                if self._planner.is_fresh(node, current):
+                    return _told(current)
+                await self._planner.sign_again(node, current)
+                if node.current is not None and node.current.number == current.number:
+                    return _told(node.current)
+                continue
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0 or not await wait_for_wake(node.waiting, left):
                 return None
@@ -224,7 +230,7 @@ class Fleet:
             return
         if current.kind == "release":
             search = self._drift.observe(node)
-            if search is not None:
+            if search is not None and self.directory.may_change(node):
                 log.info("device has changed", extra={"node": node.name, "generation": current.number})
                 await self._continue(node, search)
             return
@@ -234,7 +240,7 @@ class Fleet:
         search = device.with_timings(dict(current.search), current.desired.budget, timings)
         if report.observed_generation == current.number:  # it is done with the probe, and may have failed
             search = device.without_unmeasured(search, current.desired.budget)
-        if device.unmeasured(search):
+        if device.unmeasured(search) or not self.directory.may_change(node):
             return
         await self._continue(node, search)
 

@@ -17,6 +17,7 @@ from typing import Any
 from service.artifacts.database import Database
 from service.errors import InvalidRequestError
 from service.fleet import store
+from service.fleet.allowance import Allowance
 from service.fleet.changes import Revision
 from service.fleet.desired import Declared, Desired
 from service.fleet.errors import (
@@ -46,6 +47,7 @@ class Directory:
         writer: of that database.
         poll_seconds: how often a node is expected to ask; it is stale after `STALE_PERIODS` of these.
         clock: seconds since the epoch.
+        running: seconds that never go back, by which silence and changes are counted.
     """
 
     def __init__(
@@ -55,11 +57,14 @@ class Directory:
         *,
         poll_seconds: float,
         clock: Callable[[], float] = time.time,
+        running: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._writer = writer
         self._clock = clock
-        self._opened = clock()
+        self._running = running
+        self._opened = running()
+        self._allowance = Allowance(running=running)
         self.stale_seconds = STALE_PERIODS * poll_seconds
         self.revision = Revision()
         self._nodes = {node.name: node for node in store.load_nodes(database)}
@@ -90,8 +95,11 @@ class Directory:
         return [node for _, node in sorted(self._nodes.items()) if wanted <= node.labels.items()]
 
     def is_stale(self, node: Node) -> bool:
-        """Whether a node was not heard of for too long; a hub that has just started gives them all time."""
-        return self._clock() - max(node.last_seen, self._opened) > self.stale_seconds
+        """Whether a node was not heard of for too long; a hub that has just started gives them all time.
+
+        The clock of the wall has no say: when it is set forward, nodes have not been silent.
+        """
+        return self._running() - max(node.heard, self._opened) > self.stale_seconds
 
     def counts(self) -> dict[str, int]:
         """How many nodes are in each state."""
@@ -129,6 +137,7 @@ class Directory:
             node = self._nodes.setdefault(name, given)
             node.public_key, node.labels, node.capability = public_key, merged, given.capability
             node.enrolled = node.last_seen = now
+            node.heard = self._running()
             self._tell(node)
 
         await self._writer.commit(store.add_node(given), *also, then=apply)
@@ -141,6 +150,7 @@ class Directory:
 
         def apply() -> None:
             self._nodes.pop(name, None)
+            self._allowance.forget(name)
             node.current = None
             node.wake()
             self.revision.advance()
@@ -278,6 +288,7 @@ class Directory:
     def seen(self, node: Node) -> None:
         """Notes that a node was heard of; written with the next change of the node, or after a while."""
         node.last_seen = self._clock()
+        node.heard = self._running()
         node.is_dirty = True
         if node.was_stale:
             node.was_stale = False
@@ -296,10 +307,12 @@ class Directory:
             now = self._clock()
             node.current = replace(current, committed=now)
             changes.append(store.commit_generation(node.name, current.number, now))
-        is_behind = node.generation < reported.observed_generation < FORESEEN_GENERATIONS
+        newest = reported.newest_version
+        is_ahead = node.generation < newest < FORESEEN_GENERATIONS
+        is_behind = (is_ahead or (node.generation == newest and reported.has_another_release)) and self.may_change(node)
         if is_behind:
-            log.warning("node is ahead of the hub", extra={"node": node.name, "observed": reported.observed_generation})
-            node.generation = reported.observed_generation
+            log.warning("node is ahead of the hub", extra={"node": node.name, "newest": newest})
+            node.generation = newest
         is_declared = reported.declared is not None and self._take_declared(node, reported.declared, changes, after)
         if is_behind and not is_declared:
             self._catch_up(node, changes, after)
@@ -316,6 +329,17 @@ class Directory:
         except BaseException:
             node.is_dirty = True
             raise
+
+    def may_change(self, node: Node) -> bool:
+        """Whether a report of this node may cause one more generation now, which is counted if so.
+
+        Otherwise whoever has the key of one device could keep the hub busy with exports. What is put off comes with a
+        later report.
+        """
+        is_allowed = self._allowance.take(node.name)
+        if not is_allowed:
+            log.warning("changes of a node put off", extra={"node": node.name})
+        return is_allowed
 
     def _catch_up(self, node: Node, changes: list[Change], after: list[Callable[[], None]]) -> None:
         """A node that has seen later generations than this hub gave out refuses earlier ones: go on behind them.
@@ -337,9 +361,12 @@ class Directory:
         document = declared.model_dump(mode="json")
         if document == node.declared:
             return False
-        node.declared = document
         wanted = Desired(model=declared.model, budget=declared.budget, quality=declared.quality)
-        if node.current is not None and node.current.desired == wanted:
+        is_wanted = node.current is not None and node.current.desired == wanted
+        if not is_wanted and not self.may_change(node):
+            return False
+        node.declared = document
+        if is_wanted:
             return False
         generation, change, apply = self.prepare(node, wanted, origin=DECLARED)
         log.info("desired state declared", extra={"node": node.name, "generation": generation.number})

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from service.errors import ServiceError
@@ -88,20 +89,23 @@ class Planner:
 
     def restore(self, generation: Generation) -> None:
         """Makes the artifacts of a ready generation again, in the background, when the store has lost them."""
-        digest = generation.digest
-        if digest is None or generation.content is None or self._contents.has(digest) or digest in self._restoring:
+        if generation.content is None:
             return
-        task = asyncio.create_task(self._restore(generation.content["manifest"]), name="fleet restore")
-        self._restoring[digest] = task
-        task.add_done_callback(lambda done: self._restoring.pop(digest, None))
+        for manifest in self._artifacts_of(generation):
+            digest = manifest["digest"]
+            if self._contents.has(digest) or digest in self._restoring:
+                continue
+            task = asyncio.create_task(self._restore(manifest), name="fleet restore")
+            self._restoring[digest] = task
+            task.add_done_callback(partial(self._restored, digest))
 
     async def sign_again(self, node: Node, generation: Generation) -> None:
         """Puts a fresh signature on the current generation of a node; durable when it returns."""
-        await self._keep(node, replace(generation, document=self._signer.document(node.name, generation)))
+        await self._keep(node, replace(generation, document=self._signer.document(node, generation)))
 
-    def is_fresh(self, generation: Generation) -> bool:
-        """Whether what is ready can be sent as it is."""
-        return generation.document is None or self._signer.is_fresh(generation.document)
+    def is_fresh(self, node: Node, generation: Generation) -> bool:
+        """Whether what is ready can be sent to its node as it is."""
+        return generation.document is None or self._signer.is_fresh(node, generation.document)
 
     async def close(self) -> None:
         """Gives everything up."""
@@ -134,7 +138,7 @@ class Planner:
         try:
             made = await self._made(generation)
             if made.problem is None:
-                made = replace(made, document=self._signer.document(node.name, made))
+                made = replace(made, document=self._signer.document(node, made))
             return _Outcome(made)
         except ServiceError as error:
             final = is_final(error)
@@ -187,11 +191,34 @@ class Planner:
             generation, kind="probe", content={"ladder": missing, "inputs": inputs}, search=search, problem=None
         )
 
+    def _artifacts_of(self, generation: Generation) -> list[Mapping[str, Any]]:
+        """What tells which artifacts a generation needs: of its release, or of what is to be measured."""
+        content, desired = generation.content, generation.desired
+        if content is None:
+            return []
+        if generation.kind == "release":
+            return [content["manifest"]]
+        search = dict(generation.search or {"rungs": []})
+        best = desired.quality or self._contents.qualities(desired.model)[0]
+        ladder = self._ladder_quality(desired) or best
+        return [
+            {
+                **rung,
+                "model": desired.model,
+                "quality": best if device.is_export(search, rung["digest"]) else ladder,
+                "multiple_of": desired.multiple_of,
+            }
+            for rung in content["ladder"]
+        ]
+
+    def _ladder_quality(self, desired: Desired) -> str | None:
+        """The quality that takes least to make, if the model has it."""
+        return INSTANT if INSTANT in self._contents.qualities(desired.model) else None
+
     async def _ladder(self, desired: Desired) -> device.Search:
         """Sizes from the smallest to the full one, in the quality that takes least to make."""
         unit = unit_for(desired.budget.unit)
-        offered = self._contents.qualities(desired.model)
-        quality = INSTANT if INSTANT in offered else None
+        quality = self._ladder_quality(desired)
         full = await self._contents.manifest(desired, unit=unit, value=LARGEST_VALUE, quality=quality)
         feasible: Mapping[str, int] = full["feasible"]
         targets = choose_ladder((feasible["min"], feasible["max"]))
@@ -199,6 +226,9 @@ class Planner:
         search = device.new_search(desired.budget, feasible, rungs)
         search["inputs"] = full["inputs"]
         return search
+
+    def _restored(self, digest: str, task: asyncio.Task[None]) -> None:
+        self._restoring.pop(digest, None)
 
     async def _restore(self, manifest: Mapping[str, Any]) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from typing import Any, Literal
 from service.errors import ServiceError
 from service.fleet.desired import Desired
 from service.fleet.report import NEW, STALE, Reported
+from service.trust.fields import MAX_SECONDS
 
 Kind = Literal["release", "probe"]
 
@@ -126,6 +128,8 @@ class Node:
 
     Attributes:
         generation: the greatest number given out for its name.
+        last_seen: when it was heard of, seconds since the epoch, for people.
+        heard: the same by a clock that never goes back, in seconds; -inf while this process has not heard of it.
         declared: the model and budget it was last started with.
         waiting: those who wait for the next thing that the node should know.
         is_dirty: whether something is not in the file yet.
@@ -142,6 +146,7 @@ class Node:
     reported: Reported | None = None
     declared: dict[str, Any] | None = None
     waiting: set[asyncio.Future[None]] = field(default_factory=set)
+    heard: float = -math.inf
     is_dirty: bool = False
     was_stale: bool = False
 
@@ -162,6 +167,12 @@ class Node:
         if is_stale:
             return STALE
         return NEW if self.reported is None else self.reported.state
+
+    @property
+    def trusted_time(self) -> int:
+        """The time by which the node judges expiry, as it says; 0 while it has said nothing."""
+        trusted = None if self.reported is None else self.reported.trusted
+        return 0 if trusted is None else min(trusted.time, MAX_SECONDS)
 
     @property
     def has_committed(self) -> bool:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.artifacts.identifiers import DIGEST_PATTERN
 from service.fleet.desired import LARGEST_VALUE, Declared
+from service.trust.errors import ReplayedDocumentError
 
 STATES = (
     "idle",
@@ -97,6 +98,14 @@ class Timing(BaseModel):
     resident_bytes: Count | None = None
 
 
+class Trusted(BaseModel):
+    """What a node believes already: nothing that expires before `time`, nor an older release than `version`, counts."""
+
+    model_config: ClassVar[ConfigDict] = READ
+    time: Count
+    version: Count
+
+
 class Reported(BaseModel):
     """The reported state of a node."""
 
@@ -113,6 +122,7 @@ class Reported(BaseModel):
     declared: Declared | None = None
     capability: Capability | None = None
     agent_version: str | None = Field(default=None, max_length=64)
+    trusted: Trusted | None = None
     measured: Measured | None = None
     timings: list[Timing] = Field(default_factory=list, max_length=64)
 
@@ -120,7 +130,17 @@ class Reported(BaseModel):
         """As JSON."""
         return self.model_dump(mode="json")
 
+    @property
+    def newest_version(self) -> int:
+        """The newest generation that the node has seen."""
+        return max(self.observed_generation, 0 if self.trusted is None else self.trusted.version)
+
+    @property
+    def has_another_release(self) -> bool:
+        """Whether the node refuses a release since it has seen another one with the same number."""
+        return self.error is not None and self.error.code == ReplayedDocumentError.code
+
     def is_news(self, before: Reported | None) -> bool:
         """Whether this differs from the report before in what decides something; numbers that flow do not."""
-        flowing = {"measured", "progress", "next_retry"}
+        flowing = {"measured", "progress", "next_retry", "trusted"}
         return before is None or self.model_dump(exclude=flowing) != before.model_dump(exclude=flowing)

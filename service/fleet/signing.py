@@ -1,4 +1,8 @@
-"""Signed documents for nodes, from generations, and when one has to be signed anew."""
+"""Signed documents for nodes, from generations, and when one has to be signed anew.
+
+A node judges expiry by the latest time it has proof of. The clock of a hub that was far ahead for a while leaves nodes
+with such a time in the future: they say so, and what is signed for them is good beyond it.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from service.fleet.records import Generation
+from service.fleet.records import Generation, Node
 from service.trust.fields import MAX_SECONDS
-from service.trust.keyring import REVOKED
 from service.trust.probe import Probe, Rung
 from service.trust.release import Policy, Release
 from service.trust.vault import Vault
 
 DAY_SECONDS = 86_400
+SLACK_SECONDS = 300
+"""A document that was issued so far in the future is still of this clock, which may have been set back a little."""
 
 
 class Signer:
@@ -30,7 +35,7 @@ class Signer:
         self._life_seconds = max(60, int(release_days * DAY_SECONDS))
         self._clock = clock
 
-    def document(self, node: str, generation: Generation) -> dict[str, Any]:
+    def document(self, node: Node, generation: Generation) -> dict[str, Any]:
         """The document of a generation whose content is known, issued now.
 
         Raises:
@@ -38,12 +43,12 @@ class Signer:
         """
         assert generation.content is not None, "the content is known"
         issued = int(self._clock())
-        expires = min(issued + self._life_seconds, MAX_SECONDS)
+        expires = min(max(issued, node.trusted_time) + self._life_seconds, MAX_SECONDS)
         if generation.kind == "probe":
             budget = generation.desired.budget
             return self._vault.sign_probe(
                 Probe(
-                    node=node,
+                    node=node.name,
                     version=generation.number,
                     issued=issued,
                     expires=expires,
@@ -56,7 +61,7 @@ class Signer:
             )
         return self._vault.sign_release(
             Release(
-                node=node,
+                node=node.name,
                 version=generation.number,
                 issued=issued,
                 expires=expires,
@@ -67,10 +72,18 @@ class Signer:
             )
         )
 
-    def is_fresh(self, document: Mapping[str, Any]) -> bool:
-        """Whether a document may be sent as it is: less than half of its life is over and its key still counts."""
+    def is_fresh(self, node: Node, document: Mapping[str, Any]) -> bool:
+        """Whether a document may be sent to its node as it is.
+
+        That is so when its key counts, the node will take it for at least half of its life, and it was not issued by a
+        clock that was ahead of the one of now.
+        """
         signed = document["signed"]
         signers = {signature["key_id"] for signature in document["signatures"]}
-        keyring = self._vault.keyring()
-        counting = {entry.key_id for entry in keyring.keys if entry.state != REVOKED}
-        return bool(signers & counting) and 2 * self._clock() < signed["issued"] + signed["expires"]
+        now = self._clock()
+        left_seconds = signed["expires"] - max(now, node.trusted_time)
+        return (
+            not signers.isdisjoint(self._vault.keyring().trusted)
+            and 2 * left_seconds > self._life_seconds
+            and signed["issued"] <= now + SLACK_SECONDS
+        )

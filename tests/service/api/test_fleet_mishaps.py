@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.service.api.fleet_hub import eventually, fleet_hub
 from tests.service.api.live_hub import LiveHub
+from tests.service.api.test_fleet import timing
 from tests.service.fleet.simulated import PARAMS_EACH, enrolled
 
 
@@ -23,6 +26,54 @@ def test_an_artifact_that_node_and_hub_have_lost_is_made_again(tmp_path: Path) -
         node.report("failed", active=None)
         assert node.desired(after=0) is not None
         eventually(lambda: toy.client.head(f"/artifacts/{digest}").status_code == 200, "the artifact")
+
+
+@pytest.mark.parametrize("unit", ["latency_ms", "memory_bytes"])
+def test_sizes_to_measure_that_the_hub_has_lost_are_made_again(tmp_path: Path, unit: str) -> None:
+    """The sizes of the ladder, and after that one in the quality that is wanted."""
+    with fleet_hub(tmp_path) as (toy, admin):
+        node = enrolled(toy.client, "probing")
+        limit = 2.0 if unit == "latency_ms" else 400_000
+        admin.call("PUT", "/fleet/nodes/probing/desired", {"model": "toy", "budget": {"unit": unit, "value": limit}})
+        for _ in range(2):
+            told = node.desired(wait=20)
+            assert told is not None
+            ladder = told["probe"]["signed"]["ladder"]
+            for rung in ladder:
+                eventually(lambda rung=rung: _removed(toy, rung["digest"]), "an idle session")
+            assert node.desired(after=told["generation"] - 1) is not None
+            for rung in ladder:
+                url = f"/artifacts/{rung['digest']}"
+                eventually(lambda url=url: toy.client.head(url).status_code == 200, "the artifact")
+            node.known = told["generation"]
+            node.report("idle", timings=[timing(rung["digest"], rung["macs"]) for rung in ladder])
+
+
+def test_a_node_that_knows_what_nobody_told_it_is_told_what_it_should_know(tmp_path: Path) -> None:
+    with fleet_hub(tmp_path) as (toy, admin):
+        node = enrolled(toy.client, "confused")
+        admin.set("confused", 43 * PARAMS_EACH)
+        node.follow()
+        assert node.desired() is None
+        told = node.desired(after=2**53 - 1)
+        assert told is not None
+        assert told["generation"] == node.known
+
+
+def test_a_node_whose_time_is_ahead_is_told_what_it_can_believe(tmp_path: Path) -> None:
+    with fleet_hub(tmp_path) as (toy, admin):
+        node = enrolled(toy.client, "ahead")
+        admin.set("ahead", 43 * PARAMS_EACH)
+        first = node.follow()["release"]["signed"]
+        ahead = first["expires"] + 1000
+        node.report("failed", trusted={"time": ahead, "version": node.known})
+        told = node.desired(after=0)
+        assert told is not None
+        again = told["release"]["signed"]
+        assert again["version"] == first["version"]
+        assert again["expires"] > ahead + (first["expires"] - first["issued"]) // 2
+        node.report("failed", trusted={"time": 2**53 - 1, "version": node.known})
+        assert node.desired(after=0) is not None
 
 
 def _removed(toy: LiveHub, digest: str) -> bool:

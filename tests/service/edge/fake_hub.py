@@ -166,10 +166,10 @@ class FakeHub:
         )
         return keyring.to_document([self.root])
 
-    def rotate(self) -> None:
+    def rotate(self, signing: KeyPair | None = None) -> None:
         """Sign with a new key from now on and revoke the old one."""
         self.revoked.append(self.signing.public)
-        self.signing = KeyPair.generate()
+        self.signing = signing or KeyPair.generate()
         self.keyring_version += 1
 
     # Routes

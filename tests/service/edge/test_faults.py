@@ -14,13 +14,14 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
-from service.edge import download
+from service.edge import agent, download
 from service.edge.store import NodeStore
 from service.errors import StoreFullError
 from service.trust.documents import sign
 from service.trust.keys import KeyPair
 from service.trust.release import Policy
 from tests.service.edge.fake_hub import (
+    DAY,
     QUICK,
     Behaviour,
     FakeHub,
@@ -267,6 +268,23 @@ def test_a_key_that_was_revoked_and_the_one_that_took_its_place(
     hub.rotate()
     hub.tell(hub.release(large, 2, signed_by=stolen))
     check_kept_and_recovered(hub, node, "revoked-key", small, large)
+
+
+def test_a_stolen_key_does_no_harm_that_lasts_longer_than_the_key(
+    hub: FakeHub, node: LiveNode, small: bytes, large: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent, "KEYRING_SECONDS", 0.2)
+    far = int(time.time()) + 360 * DAY
+    hub.tell(hub.release(large, 2**53 - 1, issued=far, lifetime=400 * DAY))
+    hub.wait_state("committed", 2**53 - 1)
+    assert hub.reports[-1]["trusted"] == {"time": far, "version": 2**53 - 1}
+    honest = KeyPair.generate()
+    hub.tell(hub.release(small, 2, signed_by=honest))
+    hub.rotate(honest)
+    report = hub.wait_state("committed", 2)
+    assert report["trusted"]["version"] == 2
+    assert report["trusted"]["time"] < far
+    assert serves(node, small)
 
 
 def test_an_older_version_again(hub: FakeHub, node: LiveNode, small: bytes, large: bytes) -> None:

@@ -111,6 +111,38 @@ def test_a_clock_far_ahead_expires_releases_until_it_is_set_right(identity: Iden
     assert again(tmp_path).accept_release(release(2)).version == 2
 
 
+def test_a_revoked_key_takes_with_it_what_it_has_shown(identity: Identity, tmp_path: Path) -> None:
+    identity.accept_release(release(7))
+    identity.accept_release(release(2**53 - 1, key=OTHER, issued=NOW + 900 * DAY))  # by a thief
+    assert identity.proof() == {"time": NOW + 900 * DAY, "version": 2**53 - 1}
+    for document in (release(8), release(8, issued=NOW + 900 * DAY)):
+        with pytest.raises(ReplayedDocumentError):
+            identity.accept_release(document)
+    identity.accept_keyring(keyring(2, other="revoked"))
+    for found in (identity, again(tmp_path)):
+        assert found.proof() == {"time": NOW, "version": 7}
+        with pytest.raises(ReplayedDocumentError):
+            found.check_release(release(6))
+    assert identity.accept_release(release(8)).version == 8
+
+
+def test_a_key_does_not_answer_for_the_times_of_another(identity: Identity) -> None:
+    identity.accept_release(release(2, key=OTHER, issued=NOW + 900 * DAY))
+    identity.accept_release(release(3, issued=NOW + 5, days=950))
+    assert identity.trusted_time == NOW + 900 * DAY
+    identity.accept_keyring(keyring(2, other="retiring"))
+    assert identity.trusted_time == NOW + 900 * DAY
+    identity.accept_keyring(keyring(3, other="revoked"))
+    assert identity.trusted_time == NOW + 5
+
+
+def test_no_release_moves_the_time_beyond_the_end_of_the_keyring(identity: Identity, tmp_path: Path) -> None:
+    with pytest.raises(ExpiredDocumentError, match="keyring"):
+        identity.accept_release(release(2, issued=NOW + 1000 * DAY))
+    assert again(tmp_path).trusted_time == NOW
+    assert identity.accept_release(release(2, issued=NOW + 1000 * DAY - 1)).version == 2
+
+
 def test_other_nodes_other_keys_and_changed_documents_do_not_count(identity: Identity) -> None:
     with pytest.raises(InvalidDocumentError, match="'n2'"):
         identity.accept_release(release(2, node="n2"))
@@ -180,9 +212,11 @@ def test_a_store_belongs_to_one_node(identity: Identity, tmp_path: Path) -> None
     [
         lambda text: text[: len(text) // 2],
         lambda text: "[]",
-        lambda text: text.replace('"format": 1', '"format": 2'),
-        lambda text: text.replace('"trusted_time"', '"time"'),
-        lambda text: json.dumps({**json.loads(text), "release_version": -1}),
+        lambda text: text.replace('"format": 2', '"format": 1'),
+        lambda text: text.replace('"shown"', '"seen"'),
+        lambda text: json.dumps({**json.loads(text), "shown": {"ab": {"version": -1}}}),
+        lambda text: json.dumps({**json.loads(text), "shown": {"ab": {"version": 1, "until": 2}}}),
+        lambda text: json.dumps({**json.loads(text), "shown": []}),
         lambda text: json.dumps({**json.loads(text), "root": None}),
         lambda text: json.dumps({**json.loads(text), "root": OTHER.public.text}),
     ],

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 
 from service.edge import measuring, probe
 from service.edge.probe import Pace
@@ -46,6 +47,28 @@ def test_a_probe_is_measured_reported_and_followed_by_a_release(
         assert node.infer().json()["digest"] == digest_of(large)
     assert not any((tmp_path / "staging").iterdir())
     assert [path.name for path in (tmp_path / "artifacts").iterdir()] == [f"{digest_of(large)[7:]}.onnx"]
+
+
+def test_a_rung_that_the_hub_has_lost_is_asked_for_again(
+    hub: FakeHub, small: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "Pace", lambda: SHORT)
+    document = hub.probe([small], 3)
+    del hub.artifacts[digest_of(small)]
+    hub.tell(None, generation=3, probe=document)
+    asked: list[int] = []
+
+    async def before(request: Request) -> None:
+        if request.url.path.endswith("/desired"):
+            asked.append(int(request.query_params["after"]))
+            if len(asked) > 1 and asked[-1] < 3:
+                hub.artifacts[digest_of(small)] = small  # as the hub does when a node asks for what it was told before
+
+    hub.before = before
+    with live_node(hub, tmp_path):
+        hub.wait_report(lambda report: len(report["timings"]) == 1 and report["observed_generation"] == 3)
+    assert asked[0] == 0
+    assert 2 in asked[1:]
 
 
 def test_a_size_that_cannot_be_measured_ends_the_probe_and_says_so(

@@ -71,12 +71,12 @@ class Parts:
 
 
 @asynccontextmanager
-async def open_parts(folder: Path, clock: Clock | None = None) -> AsyncIterator[Parts]:
-    """Opens the parts, and closes them."""
+async def open_parts(folder: Path, clock: Clock | None = None, running: Clock | None = None) -> AsyncIterator[Parts]:
+    """Opens the parts, and closes them; `running` never goes back, and is `clock` when not given."""
     clock = clock or Clock()
     database = open_fleet_database(folder / "fleet.sqlite")
     writer = GroupWriter(database)
-    directory = Directory(database, writer, poll_seconds=POLL_SECONDS, clock=clock)
+    directory = Directory(database, writer, poll_seconds=POLL_SECONDS, clock=clock, running=running or clock)
     parts = Parts(database, writer, directory, Rollouts(database, writer, directory, clock=clock), clock)
     directory.changed = lambda node: parts.changed.append(node.name)
     try:

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import InvalidRequestError
+from service.fleet.allowance import AT_ONCE, EACH_SECONDS
 from service.fleet.errors import GenerationConflictError, NothingToRollBackError, UnknownNodeError
 from service.fleet.nodes import LABELS_MAX, STALE_PERIODS
-from service.fleet.records import ADMIN, DECLARED, ROLLBACK
+from service.fleet.records import ADMIN, DECLARED, RETRIED, ROLLBACK, Node
 from service.fleet.store import GENERATIONS_KEPT, load_committed
 from tests.service.fleet.parts import KEY, POLL_SECONDS, Clock, Parts, desired, open_parts, reported
 
@@ -185,6 +186,92 @@ def test_a_node_that_is_ahead_of_a_restored_hub_gets_a_later_generation(tmp_path
         assert node.current.number == 58
 
     with_parts(tmp_path, run)
+
+
+def test_a_node_that_has_another_release_of_the_same_number_gets_a_later_one(tmp_path: Path) -> None:
+    async def run(parts: Parts) -> None:
+        node = await parts.enroll("a")
+        await parts.directory.set_desired("a", desired(10), origin=ADMIN)
+        assert node.current is not None
+        refused = {"code": "replayed-document", "detail": "the number is taken"}
+        trusted = {"time": 0, "version": 1}
+        await parts.directory.report(node, reported("failed", node.current, observed_generation=0, trusted=trusted))
+        assert node.current.number == 1
+        await parts.directory.report(
+            node, reported("failed", node.current, observed_generation=0, trusted=trusted, error=refused)
+        )
+        assert (node.current.number, node.current.desired, node.current.origin) == (2, desired(10), RETRIED)
+        # What it said before it has heard of that.
+        await parts.directory.report(
+            node, reported("failed", node.current, observed_generation=0, trusted=trusted, error=refused)
+        )
+        assert node.current.number == 2
+
+    with_parts(tmp_path, run)
+
+
+def test_reports_cause_some_generations_at_once_and_then_one_in_a_while(tmp_path: Path) -> None:
+    clock = Clock()
+
+    async def run(parts: Parts) -> None:
+        node, other = await parts.enroll("a"), await parts.enroll("b")
+        await parts.directory.set_desired("a", desired(1), origin=ADMIN)
+
+        async def declare(node: Node, value: int) -> int:
+            assert node.current is not None
+            declared = {**DECLARATION, "budget": {"unit": "params", "value": value}}
+            await parts.directory.report(node, reported("idle", node.current, declared=declared))
+            return node.current.number
+
+        numbers = [await declare(node, 100 + value) for value in range(AT_ONCE + 3)]
+        assert numbers == [*range(2, AT_ONCE + 2), *[AT_ONCE + 1] * 3]
+        assert node.declared is not None
+        assert node.declared["budget"]["value"] == 100 + AT_ONCE - 1  # the rest is still news
+        clock.now += EACH_SECONDS
+        assert await declare(node, 200) == AT_ONCE + 2
+        assert await declare(node, 201) == AT_ONCE + 2
+        await parts.directory.set_desired("b", desired(1), origin=ADMIN)
+        assert await declare(other, 100) == 2
+        await parts.directory.set_desired("a", desired(3), origin=ADMIN)  # people may do what they want
+        assert node.current is not None
+        assert node.current.number == AT_ONCE + 3
+
+    with_parts(tmp_path, run, clock)
+
+
+def test_a_node_that_is_ahead_is_not_forgotten_when_its_turn_is_put_off(tmp_path: Path) -> None:
+    clock = Clock()
+
+    async def run(parts: Parts) -> None:
+        node = await parts.enroll("a")
+        await parts.directory.set_desired("a", desired(1), origin=ADMIN)
+        while parts.directory.may_change(node):
+            pass
+        assert node.current is not None
+        ahead = reported("committed", node.current, observed_generation=57)
+        await parts.directory.report(node, ahead)
+        assert node.current.number == 1
+        clock.now += EACH_SECONDS
+        await parts.directory.report(node, ahead)
+        assert node.current.number == 58
+
+    with_parts(tmp_path, run, clock)
+
+
+def test_a_clock_that_is_set_forward_makes_nobody_stale(tmp_path: Path) -> None:
+    async def run() -> None:
+        clock, running = Clock(), Clock(70.0)
+        async with open_parts(tmp_path, clock, running) as parts:
+            node = await parts.enroll("a")
+            clock.now += 1000 * POLL_SECONDS
+            assert not parts.directory.is_stale(node)
+            running.now += STALE_PERIODS * POLL_SECONDS + 1
+            assert parts.directory.is_stale(node)
+            parts.directory.seen(node)
+            clock.now -= 5000 * POLL_SECONDS
+            assert not parts.directory.is_stale(node)
+
+    asyncio.run(run())
 
 
 def test_a_silent_node_is_stale_and_a_restarted_hub_gives_it_time(tmp_path: Path) -> None:

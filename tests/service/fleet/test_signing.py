@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from service.fleet.records import Generation
-from service.fleet.signing import DAY_SECONDS, Signer
+from service.fleet.records import Generation, Node
+from service.fleet.signing import DAY_SECONDS, SLACK_SECONDS, Signer
 from service.trust.errors import InvalidDocumentError
+from service.trust.fields import MAX_SECONDS
 from service.trust.probe import Probe
 from service.trust.release import Release
 from service.trust.vault import Vault
-from tests.service.fleet.parts import Clock, desired
+from tests.service.fleet.parts import Clock, desired, reported
 
 TENSOR = {"name": "x", "dtype": "float32", "shape": [None, 6]}
 MANIFEST = {
@@ -28,6 +29,7 @@ MANIFEST = {
     "outputs": [TENSOR],
 }
 SELF_TEST = {"seed": "ab", "rows": 2, "outputs": None, "tolerance": 1e-3}
+NODE = Node("a", "", {}, {}, 0.0, 0.0)
 GENERATION = Generation(
     number=4,
     root=3,
@@ -43,7 +45,7 @@ GENERATION = Generation(
 def test_a_release_says_what_its_generation_says(tmp_path: Path) -> None:
     clock = Clock()
     vault = Vault.open(tmp_path)
-    document = Signer(vault, release_days=30, clock=clock).document("a", GENERATION)
+    document = Signer(vault, release_days=30, clock=clock).document(NODE, GENERATION)
     release = Release.open(document, vault.keyring())
     assert (release.node, release.version, release.rollback) == ("a", 4, True)
     assert (release.issued, release.expires) == (int(clock()), int(clock()) + 30 * DAY_SECONDS)
@@ -55,7 +57,7 @@ def test_a_probe_says_what_is_to_be_measured(tmp_path: Path) -> None:
     vault = Vault.open(tmp_path)
     rung = {name: MANIFEST[name] for name in ("digest", "bytes", "params", "macs")}
     probing = replace(GENERATION, kind="probe", content={"ladder": [rung], "inputs": [TENSOR]})
-    probe = Probe.open(Signer(vault, release_days=30).document("a", probing), vault.keyring())
+    probe = Probe.open(Signer(vault, release_days=30).document(NODE, probing), vault.keyring())
     assert (probe.node, probe.version, probe.batch, probe.percentile) == ("a", 4, 1, 95)
     assert [one.digest for one in probe.ladder] == [MANIFEST["digest"]]
 
@@ -64,21 +66,54 @@ def test_half_of_its_life_and_a_revoked_key_make_it_sign_anew(tmp_path: Path) ->
     clock = Clock()
     vault = Vault.open(tmp_path)
     signer = Signer(vault, release_days=10, clock=clock)
-    document = signer.document("a", GENERATION)
-    assert signer.is_fresh(document)
+    document = signer.document(NODE, GENERATION)
+    assert signer.is_fresh(NODE, document)
     clock.now += 5 * DAY_SECONDS - 1
-    assert signer.is_fresh(document)
+    assert signer.is_fresh(NODE, document)
     clock.now += 2
-    assert not signer.is_fresh(document)
-    document = signer.document("a", GENERATION)
+    assert not signer.is_fresh(NODE, document)
+    document = signer.document(NODE, GENERATION)
     vault.rotate()
-    assert signer.is_fresh(document)
+    assert signer.is_fresh(NODE, document)
     vault.revoke(document["signatures"][0]["key_id"])
-    assert not signer.is_fresh(document)
-    assert signer.is_fresh(signer.document("a", GENERATION))
+    assert not signer.is_fresh(NODE, document)
+    assert signer.is_fresh(NODE, signer.document(NODE, GENERATION))
 
 
 def test_what_nodes_would_refuse_is_not_signed(tmp_path: Path) -> None:
     content = {"manifest": {**MANIFEST, "digest": "sha256:../../x"}, "self_test": SELF_TEST}
     with pytest.raises(InvalidDocumentError, match="digest"):
-        Signer(Vault.open(tmp_path), release_days=1).document("a", replace(GENERATION, content=content))
+        Signer(Vault.open(tmp_path), release_days=1).document(NODE, replace(GENERATION, content=content))
+
+
+def says(time: int) -> Node:
+    """A node that judges expiry by this time."""
+    node = Node("a", "", {}, {}, 0.0, 0.0)
+    node.reported = reported("committed", GENERATION, trusted={"time": time, "version": 3})
+    return node
+
+
+def test_a_node_that_once_saw_a_clock_far_ahead_gets_documents_that_are_good_beyond_it(tmp_path: Path) -> None:
+    clock = Clock()
+    vault = Vault.open(tmp_path)
+    signer = Signer(vault, release_days=10, clock=clock)
+    now, ahead = int(clock()), int(clock()) + 400 * DAY_SECONDS
+    ordinary = signer.document(NODE, GENERATION)
+    assert not signer.is_fresh(says(ahead), ordinary)
+    document = signer.document(says(ahead), GENERATION)
+    release = Release.open(document, vault.keyring())
+    assert (release.issued, release.expires) == (now, ahead + 10 * DAY_SECONDS)
+    assert signer.is_fresh(says(ahead), document)
+    assert not signer.is_fresh(says(ahead + 6 * DAY_SECONDS), document)
+    # The last moment that a document can name is the end of what any hub can do for a node.
+    assert signer.document(says(2**53 - 1), GENERATION)["signed"]["expires"] == MAX_SECONDS
+
+
+def test_what_a_clock_far_ahead_has_issued_is_signed_anew_once_it_is_set_right(tmp_path: Path) -> None:
+    clock = Clock()
+    signer = Signer(Vault.open(tmp_path), release_days=10, clock=clock)
+    document = signer.document(NODE, GENERATION)
+    clock.now -= SLACK_SECONDS - 1
+    assert signer.is_fresh(NODE, document)
+    clock.now -= 2
+    assert not signer.is_fresh(NODE, document)
