@@ -48,7 +48,7 @@ class Keyring:
     """The content of a keyring document.
 
     Args:
-        version: grows with every change.
+        version: grows with every change; a vault takes the time of the change.
         issued: when it was signed, seconds since the epoch.
         expires: until when it may bring in new releases.
         keys: signing keys, no two alike.

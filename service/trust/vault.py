@@ -254,7 +254,8 @@ class Vault:
         # A clock that was set back must not make the keyring older than the one it follows.
         issued = now if before is None else max(now, before.issued)
         keyring = Keyring(
-            version=1 if before is None else before.version + 1,
+            # Of the time, so that a vault that was restored from a backup goes on beyond what nodes have seen since.
+            version=max(now, 1 if before is None else before.version + 1),
             issued=issued,
             expires=issued + KEYRING_SECONDS,
             keys=tuple(_bounded(entries)),

@@ -17,6 +17,7 @@ from service.trust.errors import (
     InvalidKeyError,
     InvalidVaultError,
     KeyStateError,
+    ReplayedDocumentError,
     RevokedKeyError,
     RootKeyMissingError,
     UnknownKeyError,
@@ -63,7 +64,7 @@ def node_view(vault: Vault, root: PublicKey) -> Keyring:
 
 def test_first_use_makes_a_root_key_a_signing_key_and_a_keyring(vault: Vault) -> None:
     keyring = node_view(vault, vault.root)
-    assert (keyring.version, keyring.issued, keyring.expires) == (1, NOW, NOW + KEYRING_SECONDS)
+    assert (keyring.version, keyring.issued, keyring.expires) == (NOW, NOW, NOW + KEYRING_SECONDS)
     root, signing = vault.key_statuses()
     assert (root.role, root.state, root.has_private) == ("root", "active", True)
     assert (signing.role, signing.state, signing.has_private) == ("signing", "active", True)
@@ -99,7 +100,7 @@ def test_after_a_rotation_both_keys_count_and_the_new_one_signs(vault: Vault) ->
     new = vault.rotate()
     assert states(vault) == {new: "active", old: "retiring"}
     keyring = node_view(vault, vault.root)
-    assert keyring.version == 2
+    assert keyring.version == NOW + 1
     assert Release.open(before, keyring) == release()
     after = vault.sign_release(release())
     assert after["signatures"][0]["key_id"] == new
@@ -135,7 +136,7 @@ def test_what_a_revoked_key_signed_never_counts(vault: Vault) -> None:
 def test_revoking_the_active_key_makes_another_in_the_same_step(vault: Vault) -> None:
     old = active(vault)
     vault.revoke(old)
-    assert vault.keyring().version == 2
+    assert vault.keyring().version == NOW + 1
     assert states(vault)[old] == "revoked"
     assert active(vault) != old
     assert Release.open(vault.sign_release(release()), node_view(vault, vault.root)) == release()
@@ -169,19 +170,20 @@ def test_without_the_root_key_all_goes_on_but_changes_of_the_keyring(vault: Vaul
     for change in (reopened.rotate, lambda: reopened.revoke(new), lambda: reopened.export_root(tmp_path / "again")):
         with pytest.raises(RootKeyMissingError, match=root.key_id):
             change()
-    assert reopened.keyring().version == 2
+    before = reopened.keyring().version
+    assert before == vault.keyring().version
     assert not (tmp_path / "again").exists()
 
     reopened.rotate(root=KeyPair.load(target))
     reopened.revoke(new, root=KeyPair.load(target))
-    assert node_view(reopened, root).version == 4
+    assert node_view(reopened, root).version > before + 1
     assert not (vault.folder / "root.pem").exists()
     with pytest.raises(InvalidVaultError, match=STRANGER.key_id):
         reopened.rotate(root=STRANGER)
 
     shutil.copy(target, vault.folder / "root.pem")
     reopened.rotate()
-    assert node_view(reopened, root).version == 5
+    assert node_view(reopened, root).version > before + 2
 
 
 def test_the_root_key_never_replaces_a_file(vault: Vault, tmp_path: Path) -> None:
@@ -198,17 +200,18 @@ def test_an_open_vault_notices_what_another_process_changes(vault: Vault) -> Non
     new = other.rotate()
     assert vault.sign_release(release())["signatures"][0]["key_id"] == new
     assert vault.keyring_document() == other.keyring_document()
+    before = vault.keyring().version
     vault.revoke(new)
-    assert other.keyring().version == 3
+    assert other.keyring().version == vault.keyring().version > before
     assert Release.open(other.sign_release(release()), node_view(vault, vault.root)) == release()
 
 
 def test_a_keyring_is_renewed_in_time_when_the_root_key_is_there(vault: Vault, clock: Clock, tmp_path: Path) -> None:
     clock.now += KEYRING_SECONDS // 2 - 1
-    assert Vault.open(vault.folder, clock=clock).keyring().version == 1
+    assert Vault.open(vault.folder, clock=clock).keyring().version == NOW
     clock.now += 2
     renewed = Vault.open(vault.folder, clock=clock).keyring()
-    assert (renewed.version, renewed.expires) == (2, clock.now + KEYRING_SECONDS)
+    assert (renewed.version, renewed.expires) == (clock.now, clock.now + KEYRING_SECONDS)
     assert vault.keyring() == renewed
     vault.export_root(tmp_path / "root-key.pem")
     clock.now += KEYRING_SECONDS
@@ -218,7 +221,21 @@ def test_a_keyring_is_renewed_in_time_when_the_root_key_is_there(vault: Vault, c
 def test_a_clock_set_back_makes_no_older_keyring(vault: Vault, clock: Clock) -> None:
     clock.now -= 1_000_000
     vault.rotate()
-    assert (vault.keyring().version, vault.keyring().issued) == (2, NOW)
+    assert (vault.keyring().version, vault.keyring().issued) == (NOW + 1, NOW)
+
+
+def test_a_restored_vault_goes_on_beyond_what_nodes_have_seen_since(vault: Vault, clock: Clock, tmp_path: Path) -> None:
+    shutil.copytree(vault.folder, tmp_path / "backup")
+    for _ in range(5):
+        clock.now += 1
+        vault.rotate()
+    seen = vault.keyring()
+    restored = Vault.open(tmp_path / "backup", clock=clock)
+    with pytest.raises(ReplayedDocumentError):
+        restored.keyring().check_follows(seen)
+    clock.now += 3600
+    restored.rotate()
+    restored.keyring().check_follows(seen)
 
 
 def test_the_keyring_keeps_to_its_bound(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -385,7 +402,6 @@ def test_processes_that_rotate_at_once_lose_nothing(vault: Vault) -> None:
         process.communicate()
         assert process.returncode == 0
     keyring = node_view(vault, vault.root)
-    assert keyring.version == 17
     assert sorted(entry.state for entry in keyring.keys) == ["active"] + ["retiring"] * 16
 
 
@@ -398,4 +414,4 @@ def test_two_processes_that_open_a_new_vault_at_once_agree(tmp_path: Path) -> No
     ]
     roots = {process.communicate()[0] for process in processes}
     assert len(roots) == 1
-    assert Vault.open(tmp_path / "keys").keyring().version == 1
+    assert len(Vault.open(tmp_path / "keys").keyring().keys) == 1
