@@ -127,6 +127,8 @@ def _waiting(found: Json) -> list[str]:
 
 def _downloads(found: Json) -> list[str]:
     costs, seconds = found["processor_seconds_per_gb"], found["seconds_per_round"]
+    request = found["hub_request_seconds"]
+    alone = max(0.0, costs["hub"] - request / (found["bytes"] / 1e9))
     names = {
         "hub": "hub, `GET /artifacts/{digest}`",
         "bare": "bare ASGI app on uvicorn, bytes from memory",
@@ -143,6 +145,10 @@ def _downloads(found: Json) -> list[str]:
             f"{seconds[name]:.2f} |"
             for name in ("hub", "bare", "sendfile")
         ),
+        "",
+        f"A request for one byte costs the hub {1e3 * request:.2f} ms (a connection, a route, a lease, a log record, "
+        f"metrics), so the bytes alone cost {alone:.3f} s/GB, {alone / max(costs['sendfile'], 1e-9):.1f} times "
+        "`sendfile` with its request and connection.",
     ]
 
 

@@ -45,11 +45,12 @@ def serve(
             raise missing_extra(module)
     from service.api.app import create_app
     from service.logs import configure_logs
+    from service.web.zero_copy import with_zero_copy
 
     configure_logs(settings.log_level)
     app = create_app(settings, imports=checkpoints)
     run_http_server(
-        lambda stop: app,
+        lambda stop: with_zero_copy(app),
         host=settings.host,
         port=settings.port,
         what="hub",

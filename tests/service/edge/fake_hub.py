@@ -322,12 +322,21 @@ def _session(content: bytes) -> Any:
 
 
 @contextmanager
-def running(app: Any) -> Iterator[str]:
-    """Serve an app on a free port of loopback, in a thread; gives its address."""
+def running(app: Any, **options: Any) -> Iterator[str]:
+    """Serve an app on a free port of loopback, in a thread; gives its address; `options` go to uvicorn."""
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
     server = uvicorn.Server(
-        uvicorn.Config(app, log_level="critical", access_log=False, timeout_graceful_shutdown=1, lifespan="on")
+        uvicorn.Config(
+            app,
+            **{
+                "log_level": "critical",
+                "access_log": False,
+                "timeout_graceful_shutdown": 1,
+                "lifespan": "on",
+                **options,
+            },
+        )
     )
     started = threading.Event()
     run_startup = server.startup
