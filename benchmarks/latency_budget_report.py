@@ -46,7 +46,16 @@ class Row:
         return self.chosen.size.macs / self.largest.size.macs
 
 
-def report(rows: Sequence[Row], *, network: str, full_macs: int, percentile: int, steps: float, cores: int) -> str:
+def report(
+    rows: Sequence[Row],
+    *,
+    network: str,
+    full_macs: int,
+    percentile: int,
+    steps: float,
+    repeats: int,
+    cores: int,
+) -> str:
     """Markdown for all budgets.
 
     Args:
@@ -55,6 +64,7 @@ def report(rows: Sequence[Row], *, network: str, full_macs: int, percentile: int
         full_macs: of the full network.
         percentile: that the budgets are about.
         steps: relative distance of the sizes of the brute force.
+        repeats: measurements of each of them.
         cores: that this process may use.
     """
     lines = [
@@ -62,8 +72,9 @@ def report(rows: Sequence[Row], *, network: str, full_macs: int, percentile: int
         "",
         f"Made by `python -m benchmarks.latency_budget` on the demo checkpoint `{network}` "
         f"({full_macs / 1e6:.2f} M MACs a row at its full size), on {cores} cores. Budgets are on the {percentile}th "
-        "percentile of the latency of one run. *found* is the latency that a size was chosen by, *again* that of a "
-        f"later measurement, *largest* the largest size that fits by brute force in steps of {100 * steps:.0f} %.",
+        "percentile of the latency of one run. *found* is the latency that a size was chosen by, *again* the median of "
+        f"{repeats} later measurements, *largest* the largest size that fits by brute force in steps of "
+        f"{100 * steps:.0f} %, by the median of {repeats} measurements of each size.",
         "",
         "| threads | batch | budget, ms | outcome | M MACs | found, ms | again, ms | largest, M MACs | share | exports "
         "| ladder, s | load |",

@@ -19,7 +19,21 @@ def test_a_known_device_gets_its_sizes(monkeypatch: pytest.MonkeyPatch, tmp_path
 
     monkeypatch.setattr(latency_budget, "measure_artifact", measured)
     output = tmp_path / "report.md"
-    arguments = [str(DEMO), "--threads", "1", "--batch", "1", "--budget", "0.05", "0.6", "2", "--steps", "0.1"]
+    arguments = [
+        str(DEMO),
+        "--threads",
+        "1",
+        "--batch",
+        "1",
+        "--budget",
+        "0.05",
+        "0.6",
+        "2",
+        "--steps",
+        "0.1",
+        "--repeats",
+        "2",
+    ]
     assert latency_budget.main([*arguments, "--output", str(output)]) == 0
     lines = [line.strip("| ").split(" | ") for line in output.read_text().splitlines() if line.startswith("| 1 | 1 |")]
     assert [line[3] for line in lines] == ["unreachable", "settled", "full"]
