@@ -27,7 +27,7 @@ from service.edge.store import Kept
 from service.edge.takeup import TakeUp
 from service.errors import ServiceError, StoreFullError
 from service.trust.documents import Document
-from service.trust.errors import ExpiredDocumentError, RevokedKeyError, UnknownKeyError
+from service.trust.errors import ExpiredDocumentError, ReplayedDocumentError, RevokedKeyError, UnknownKeyError
 from service.trust.probe import Probe
 from service.trust.release import Release
 
@@ -224,7 +224,9 @@ class Agent:
             refused = isinstance(error, HubRefusedError) and error.status < 500
             if not refused and not isinstance(error, StoreFullError):
                 return
-        self._show_doubt(error, generation=None, attempt=attempt, pause=pause)
+        # The hub has to know whether it was its own release that is refused, or one that somebody sent again.
+        number = error.fields["version"] if isinstance(error, ReplayedDocumentError) else None
+        self._show_doubt(error, generation=number, attempt=attempt, pause=pause)
 
     def _show_doubt(
         self, error: ServiceError, *, generation: int | None, attempt: int = 0, pause: float | None = None

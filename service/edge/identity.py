@@ -16,7 +16,7 @@ from service.artifacts.files import disk_full_as_error
 from service.edge.errors import InvalidNodeStateError, NodeMismatchError
 from service.edge.trusted_state import TrustedState
 from service.trust.documents import Document
-from service.trust.errors import InvalidDocumentError, InvalidKeyError, UnknownKeyError
+from service.trust.errors import ExpiredDocumentError, InvalidDocumentError, InvalidKeyError, UnknownKeyError
 from service.trust.fields import MAX_SECONDS
 from service.trust.keyring import Keyring
 from service.trust.keys import KeyPair, PublicKey
@@ -57,7 +57,7 @@ class Identity:
             self.key = self._load_key()
             if self._state.root is not None and self._state.keyring is not None:
                 self._root = PublicKey.parse(self._state.root)
-                self._keyring = Keyring.open(self._state.keyring, self._root)
+                self._keyring = Keyring.open(self._state.keyring, self._root).with_revoked(self._state.revoked)
         except (InvalidKeyError, InvalidDocumentError, UnknownKeyError) as error:
             raise InvalidNodeStateError(str(self._folder), error.message) from error
 
@@ -109,7 +109,7 @@ class Identity:
                 "to move it, stop it and remove its store",
                 key_ids=[root.key_id],
             )
-        keyring = Keyring.open(document, root)
+        keyring = Keyring.open(document, root).with_revoked(self._state.revoked)
         keyring.check_follows(self._keyring)
         self._take_keyring(keyring, document, token_id=token_id)
 
@@ -117,14 +117,14 @@ class Identity:
         """Take a newer keyring, when the pinned root signed it; a new root that the pinned one names is pinned.
 
         What releases have shown that only keys signed which it does not trust is forgotten: their versions, and the
-        times that they were issued.
+        times that they were issued. Keys that were revoked before stay revoked.
 
         Raises:
             UnknownKeyError, UntrustedSignatureError, InvalidDocumentError, ReplayedDocumentError: it does not count.
         """
         assert self._root is not None
         assert self._keyring is not None
-        keyring = Keyring.open(document, self._root)
+        keyring = Keyring.open(document, self._root).with_revoked(self._state.revoked)
         keyring.check_follows(self._keyring)
         if keyring.version > self._keyring.version:
             self._take_keyring(keyring, document, token_id=self._state.token_id)
@@ -172,10 +172,13 @@ class Identity:
         now = max(self.trusted_time, document.issued)
         keyring.check_current(now)
         document.check_current(now)
+        if document.issued < self._state.not_before:
+            what = f"version {document.version}, which was issued before a key was revoked,"
+            raise ExpiredDocumentError(what, expires=self._state.not_before, trusted_time=now)
 
     def _take_keyring(self, keyring: Keyring, document: Document, *, token_id: str | None) -> None:
         self._keep(self._state.with_keyring(keyring, document, token_id=token_id))
-        self._root, self._keyring = keyring.root, keyring
+        self._root, self._keyring = keyring.root, keyring.with_revoked(self._state.revoked)
 
     def _keep(self, state: TrustedState) -> None:
         if state != self._state:

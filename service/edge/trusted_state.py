@@ -1,13 +1,15 @@
 """What a node trusts, in one file that is replaced as a whole: the pinned root, its keyring, what each key has shown.
 
 For each signing key the node keeps the newest release that it signed. What counts is the newest one of all keys that
-the keyring still trusts: when a stolen key is revoked, whatever the thief made the node believe goes with it.
+the keyring still trusts: when a stolen key is revoked, whatever the thief made the node believe goes with it. Releases
+of other keys that were issued before that do not come back in its place. A key that was revoked once stays revoked,
+whatever a later keyring says: a hub may have been restored from a backup that knows nothing of the theft.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -41,6 +43,8 @@ class TrustedState:
         keyring: the document that it signed.
         token_id: of the token that the node enrolled with last.
         shown: by id of the signing key.
+        revoked: ids of all keys that a keyring has ever revoked.
+        not_before: releases issued before this time do not count, since what they came before was forgotten.
     """
 
     node: str
@@ -48,6 +52,8 @@ class TrustedState:
     keyring: Document | None = None
     token_id: str | None = None
     shown: Mapping[str, Shown] = field(default_factory=dict)
+    revoked: Sequence[str] = ()
+    not_before: int = 0
 
     @property
     def newest(self) -> Shown:
@@ -72,13 +78,12 @@ class TrustedState:
 
     def with_keyring(self, keyring: Keyring, document: Document, *, token_id: str | None) -> Self:
         """The state once a keyring has been believed; what keys have shown that it does not trust is forgotten."""
-        return replace(
-            self,
-            root=keyring.root.text,
-            keyring=document,
-            token_id=token_id,
-            shown=_of(self.shown, keyring.trusted),
-        )
+        revoked = sorted(keyring.revoked.union(self.revoked))
+        shown = {key: one for key, one in self.shown.items() if key in keyring.trusted and key not in revoked}
+        found = replace(self, root=keyring.root.text, keyring=document, token_id=token_id, shown=shown, revoked=revoked)
+        if found.newest.version < self.newest.version:
+            found = replace(found, not_before=max(self.not_before, keyring.issued))
+        return found
 
     @classmethod
     def load(cls, path: Path, node: str) -> Self:
@@ -111,13 +116,9 @@ class TrustedState:
             write_private_file(path, content)
 
 
-def _of(shown: Mapping[str, Shown], trusted: Collection[str]) -> dict[str, Shown]:
-    return {key: one for key, one in shown.items() if key in trusted}
-
-
 def _check_types(state: TrustedState) -> None:
-    texts = (state.root, state.token_id, *(one.content for one in state.shown.values()))
-    numbers = [number for one in state.shown.values() for number in (one.version, one.issued)]
+    texts = (state.root, state.token_id, *state.revoked, *(one.content for one in state.shown.values()))
+    numbers = [state.not_before, *(number for one in state.shown.values() for number in (one.version, one.issued))]
     if (
         type(state.node) is not str
         or any(value is not None and type(value) is not str for value in texts)

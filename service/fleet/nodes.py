@@ -307,12 +307,7 @@ class Directory:
             now = self._clock()
             node.current = replace(current, committed=now)
             changes.append(store.commit_generation(node.name, current.number, now))
-        newest = reported.newest_version
-        is_ahead = node.generation < newest < FORESEEN_GENERATIONS
-        is_behind = (is_ahead or (node.generation == newest and reported.has_another_release)) and self.may_change(node)
-        if is_behind:
-            log.warning("node is ahead of the hub", extra={"node": node.name, "newest": newest})
-            node.generation = newest
+        is_behind = self._notice_newer(node, reported) and self.may_change(node)
         is_declared = reported.declared is not None and self._take_declared(node, reported.declared, changes, after)
         if is_behind and not is_declared:
             self._catch_up(node, changes, after)
@@ -330,6 +325,22 @@ class Directory:
             node.is_dirty = True
             raise
 
+    def _notice_newer(self, node: Node, reported: Reported) -> bool:
+        """Whether a node has seen later generations than its current one, or another one of that number.
+
+        The numbers that it has seen are not given out again in any case.
+        """
+        newest = reported.newest_version
+        if newest < FORESEEN_GENERATIONS:
+            node.generation = max(node.generation, newest)
+        if node.current is None:
+            return False
+        current = node.current.number
+        is_behind = current < newest < FORESEEN_GENERATIONS or (current == newest and reported.refuses_number(current))
+        if is_behind:
+            log.warning("node is ahead of the hub", extra={"node": node.name, "newest": newest})
+        return is_behind
+
     def may_change(self, node: Node) -> bool:
         """Whether a report of this node may cause one more generation now, which is counted if so.
 
@@ -346,13 +357,13 @@ class Directory:
 
         That is so when the files of the hub were restored from a backup.
         """
-        if node.current is not None:
-            current = node.current
-            _, change, apply = self.prepare(
-                node, current.desired, origin=RETRIED, grown_from=current, search=current.search
-            )
-            changes.append(change)
-            after.append(apply)
+        current = node.current
+        assert current is not None, "it is behind the node"
+        _, change, apply = self.prepare(
+            node, current.desired, origin=RETRIED, grown_from=current, search=current.search
+        )
+        changes.append(change)
+        after.append(apply)
 
     def _take_declared(
         self, node: Node, declared: Declared, changes: list[Change], after: list[Callable[[], None]]

@@ -135,10 +135,10 @@ class Reported(BaseModel):
         """The newest generation that the node has seen."""
         return max(self.observed_generation, 0 if self.trusted is None else self.trusted.version)
 
-    @property
-    def has_another_release(self) -> bool:
-        """Whether the node refuses a release since it has seen another one with the same number."""
-        return self.error is not None and self.error.code == ReplayedDocumentError.code
+    def refuses_number(self, generation: int) -> bool:
+        """Whether the node refuses a release since it has believed another one of this number."""
+        error = self.error
+        return error is not None and error.code == ReplayedDocumentError.code and error.generation == generation
 
     def is_news(self, before: Reported | None) -> bool:
         """Whether this differs from the report before in what decides something; numbers that flow do not."""

@@ -42,7 +42,7 @@ class Signer:
             InvalidDocumentError: nodes would refuse it.
         """
         assert generation.content is not None, "the content is known"
-        issued = int(self._clock())
+        issued = self._now()
         expires = min(max(issued, node.trusted_time) + self._life_seconds, MAX_SECONDS)
         if generation.kind == "probe":
             budget = generation.desired.budget
@@ -75,15 +75,20 @@ class Signer:
     def is_fresh(self, node: Node, document: Mapping[str, Any]) -> bool:
         """Whether a document may be sent to its node as it is.
 
-        That is so when its key counts, the node will take it for at least half of its life, and it was not issued by a
-        clock that was ahead of the one of now.
+        That is so when its key counts, the node will take it for at least half of its life, it was not issued by a
+        clock that was ahead of the one of now, and not before the keyring was: where a key was revoked, nodes want to
+        hear again what is left.
         """
         signed = document["signed"]
         signers = {signature["key_id"] for signature in document["signatures"]}
-        now = self._clock()
+        now, keyring = self._now(), self._vault.keyring()
         left_seconds = signed["expires"] - max(now, node.trusted_time)
         return (
-            not signers.isdisjoint(self._vault.keyring().trusted)
+            not signers.isdisjoint(keyring.trusted)
             and 2 * left_seconds > self._life_seconds
-            and signed["issued"] <= now + SLACK_SECONDS
+            and keyring.issued <= signed["issued"] <= now + SLACK_SECONDS
         )
+
+    def _now(self) -> int:
+        """The time, but not before the keyring was issued: a clock that was set back since is wrong."""
+        return max(int(self._clock()), self._vault.keyring().issued)

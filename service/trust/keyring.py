@@ -6,8 +6,8 @@ one signed it; the node then pins the new one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -130,6 +130,11 @@ class Keyring:
     def revoked(self) -> frozenset[str]:
         """Ids of the revoked keys."""
         return frozenset(entry.key_id for entry in self.keys if entry.state == REVOKED)
+
+    def with_revoked(self, key_ids: Collection[str]) -> Keyring:
+        """This keyring with these keys revoked as well: those that an earlier one revoked stay so."""
+        keys = tuple(replace(entry, state=REVOKED) if entry.key_id in key_ids else entry for entry in self.keys)
+        return replace(self, keys=keys)
 
     def verify(self, document: bytes | Mapping[str, Any], kind: str) -> dict[str, Any]:
         """The signed content of a document that one of the counting keys signed; errors as of `documents.verify`."""

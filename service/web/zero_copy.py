@@ -81,7 +81,7 @@ def _exchange(send: Send) -> _Exchange | None:
 
 
 async def _send_file(exchange: _Exchange, descriptor: int, offset: int, count: int) -> None:
-    """Send bytes of a file; returns early when the client is gone.
+    """Send bytes of a file; when the client is gone the rest counts as sent, as it does for bytes that are written.
 
     Raises:
         RuntimeError: the response has no length, or not that many bytes are left of it.
@@ -91,12 +91,14 @@ async def _send_file(exchange: _Exchange, descriptor: int, offset: int, count: i
     if exchange.chunked_encoding is not False or count > exchange.expected_content_length:
         raise RuntimeError("a file is sent with a Content-Length, and within it")
     stop = offset + count
-    transport.set_write_buffer_limits(high=0)  # writing is paused until the very last byte is out
+    if not _is_gone(exchange):
+        transport.set_write_buffer_limits(high=0)  # writing is paused until the very last byte is out
     try:
         while offset < stop:
             if exchange.flow.write_paused:
                 await exchange.flow.drain()
-            if exchange.disconnected or transport.is_closing():
+            if _is_gone(exchange):
+                exchange.expected_content_length -= stop - offset
                 return
             n_sent = _sent(transport, descriptor, offset, stop - offset)
             if n_sent:
@@ -109,7 +111,13 @@ async def _send_file(exchange: _Exchange, descriptor: int, offset: int, count: i
                 n_sent = len(page)
             offset += n_sent
     finally:
-        transport.set_write_buffer_limits()
+        if not _is_gone(exchange):
+            transport.set_write_buffer_limits()
+
+
+def _is_gone(exchange: _Exchange) -> bool:
+    """Whether nothing can be sent any more; a transport that is closed must not even be asked."""
+    return exchange.disconnected or bool(exchange.transport.is_closing())
 
 
 def _sent(transport: Any, descriptor: int, offset: int, count: int) -> int:

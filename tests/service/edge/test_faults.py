@@ -294,6 +294,7 @@ def test_an_older_version_again(hub: FakeHub, node: LiveNode, small: bytes, larg
     hub.tell(old, generation=3)
     report = fails_with(hub, "replayed-document")
     assert report["active"]["version"] == 2
+    assert report["error"]["generation"] == 1
     assert serves(node, large)
     hub.tell(hub.release(small, 3))  # going back is a new version
     hub.wait_state("committed", 3)

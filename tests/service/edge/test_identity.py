@@ -43,11 +43,18 @@ MANIFEST = {
 SELF_TEST = {"seed": "00", "rows": 1, "outputs": None, "tolerance": 0.001}
 
 
-def keyring(version: int = 1, *, root: KeyPair = ROOT, signers: tuple[KeyPair, ...] = (ROOT,), **states: str) -> Any:
+def keyring(
+    version: int = 1,
+    *,
+    root: KeyPair = ROOT,
+    signers: tuple[KeyPair, ...] = (ROOT,),
+    issued: int = NOW,
+    **states: str,
+) -> Any:
     entries = tuple(
         KeyringEntry(key.public, states.get(name, "active")) for name, key in (("signing", SIGNING), ("other", OTHER))
     )
-    return Keyring(version, NOW, NOW + 1000 * DAY, entries, root.public).to_document(signers)
+    return Keyring(version, issued, NOW + 1000 * DAY, entries, root.public).to_document(signers)
 
 
 def release(version: int, *, issued: int = NOW, key: KeyPair = SIGNING, days: int = 30, **changes: Any) -> Any:
@@ -124,6 +131,38 @@ def test_a_revoked_key_takes_with_it_what_it_has_shown(identity: Identity, tmp_p
         with pytest.raises(ReplayedDocumentError):
             found.check_release(release(6))
     assert identity.accept_release(release(8)).version == 8
+
+
+def test_what_came_before_a_theft_does_not_come_back_with_the_revocation(identity: Identity, tmp_path: Path) -> None:
+    old = release(5, key=OTHER)
+    identity.accept_release(old)
+    for version in range(6, 11):
+        identity.accept_release(release(version))
+    identity.accept_keyring(keyring(2, issued=NOW + 60, signing="revoked"))
+    assert identity.release_version == 5
+    for found in (identity, again(tmp_path)):
+        for version in (5, 7):  # recorded on their way, and played back
+            with pytest.raises(ExpiredDocumentError, match="before a key was revoked"):
+                found.check_release(release(version, key=OTHER))
+    assert identity.accept_release(release(10, key=OTHER, issued=NOW + 60)).version == 10
+
+
+def test_a_revocation_of_a_key_that_showed_nothing_newer_lets_all_else_be(identity: Identity) -> None:
+    identity.accept_release(release(5))
+    identity.accept_keyring(keyring(2, issued=NOW + 60, other="revoked"))
+    assert identity.accept_release(release(6)).version == 6
+
+
+def test_a_key_stays_revoked_whatever_a_later_keyring_says(identity: Identity, tmp_path: Path) -> None:
+    """A hub that was restored from a backup knows nothing of the revocation."""
+    identity.accept_keyring(keyring(2, other="revoked"))
+    for version in (3, 4):
+        identity.accept_keyring(keyring(version))
+        identity.accept_keyring(keyring(version))  # the same again
+        for found in (identity, again(tmp_path)):
+            with pytest.raises(RevokedKeyError):
+                found.check_release(release(2, key=OTHER))
+    assert identity.accept_release(release(2)).version == 2
 
 
 def test_a_key_does_not_answer_for_the_times_of_another(identity: Identity) -> None:
@@ -217,6 +256,8 @@ def test_a_store_belongs_to_one_node(identity: Identity, tmp_path: Path) -> None
         lambda text: json.dumps({**json.loads(text), "shown": {"ab": {"version": -1}}}),
         lambda text: json.dumps({**json.loads(text), "shown": {"ab": {"version": 1, "until": 2}}}),
         lambda text: json.dumps({**json.loads(text), "shown": []}),
+        lambda text: json.dumps({**json.loads(text), "revoked": [1]}),
+        lambda text: json.dumps({**json.loads(text), "not_before": -1}),
         lambda text: json.dumps({**json.loads(text), "root": None}),
         lambda text: json.dumps({**json.loads(text), "root": OTHER.public.text}),
     ],

@@ -6,12 +6,13 @@ import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import InvalidRequestError
+from service.errors import InvalidRequestError, StoreFullError
 from service.fleet.allowance import AT_ONCE, EACH_SECONDS
 from service.fleet.errors import GenerationConflictError, NothingToRollBackError, UnknownNodeError
 from service.fleet.nodes import LABELS_MAX, STALE_PERIODS
@@ -192,20 +193,45 @@ def test_a_node_that_has_another_release_of_the_same_number_gets_a_later_one(tmp
     async def run(parts: Parts) -> None:
         node = await parts.enroll("a")
         await parts.directory.set_desired("a", desired(10), origin=ADMIN)
+
+        async def refuses(number: int | None) -> int:
+            assert node.current is not None
+            error = {"code": "replayed-document", "detail": "no", "generation": number}
+            says = {"observed_generation": 0, "trusted": {"time": 0, "version": 1}, "error": error}
+            await parts.directory.report(node, reported("failed", node.current, **says))
+            return node.current.number
+
+        # An older one is refused as it should be: somebody has sent it again.
+        assert [await refuses(number) for number in (None, 0)] == [1, 1]
+        assert await refuses(1) == 2
         assert node.current is not None
-        refused = {"code": "replayed-document", "detail": "the number is taken"}
-        trusted = {"time": 0, "version": 1}
-        await parts.directory.report(node, reported("failed", node.current, observed_generation=0, trusted=trusted))
+        assert (node.current.desired, node.current.origin) == (desired(10), RETRIED)
+        assert await refuses(1) == 2  # what it said before it has heard of that
+
+    with_parts(tmp_path, run)
+
+
+def test_a_full_disk_does_not_keep_a_node_that_is_ahead_from_its_next_generation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*changes: Any, **options: Any) -> None:
+        raise StoreFullError(needed_bytes=1, capacity_bytes=1, free_bytes=0)
+
+    async def run(parts: Parts) -> None:
+        node = await parts.enroll("a")
+        await parts.directory.set_desired("a", desired(10), origin=ADMIN)
+        assert node.current is not None
+        ahead = reported("committed", node.current, observed_generation=57)
+        with monkeypatch.context() as patched:
+            patched.setattr(parts.writer, "commit", full)
+            with pytest.raises(StoreFullError):
+                await parts.directory.report(node, ahead)
         assert node.current.number == 1
-        await parts.directory.report(
-            node, reported("failed", node.current, observed_generation=0, trusted=trusted, error=refused)
-        )
-        assert (node.current.number, node.current.desired, node.current.origin) == (2, desired(10), RETRIED)
-        # What it said before it has heard of that.
-        await parts.directory.report(
-            node, reported("failed", node.current, observed_generation=0, trusted=trusted, error=refused)
-        )
-        assert node.current.number == 2
+        await parts.directory.report(node, ahead)
+        assert node.current.number > 57
+        number = node.current.number
+        await parts.directory.report(node, ahead)
+        assert node.current.number == number
 
     with_parts(tmp_path, run)
 

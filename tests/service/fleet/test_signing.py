@@ -44,7 +44,7 @@ GENERATION = Generation(
 
 def test_a_release_says_what_its_generation_says(tmp_path: Path) -> None:
     clock = Clock()
-    vault = Vault.open(tmp_path)
+    vault = Vault.open(tmp_path, clock=clock)
     document = Signer(vault, release_days=30, clock=clock).document(NODE, GENERATION)
     release = Release.open(document, vault.keyring())
     assert (release.node, release.version, release.rollback) == ("a", 4, True)
@@ -64,7 +64,7 @@ def test_a_probe_says_what_is_to_be_measured(tmp_path: Path) -> None:
 
 def test_half_of_its_life_and_a_revoked_key_make_it_sign_anew(tmp_path: Path) -> None:
     clock = Clock()
-    vault = Vault.open(tmp_path)
+    vault = Vault.open(tmp_path, clock=clock)
     signer = Signer(vault, release_days=10, clock=clock)
     document = signer.document(NODE, GENERATION)
     assert signer.is_fresh(NODE, document)
@@ -95,7 +95,7 @@ def says(time: int) -> Node:
 
 def test_a_node_that_once_saw_a_clock_far_ahead_gets_documents_that_are_good_beyond_it(tmp_path: Path) -> None:
     clock = Clock()
-    vault = Vault.open(tmp_path)
+    vault = Vault.open(tmp_path, clock=clock)
     signer = Signer(vault, release_days=10, clock=clock)
     now, ahead = int(clock()), int(clock()) + 400 * DAY_SECONDS
     ordinary = signer.document(NODE, GENERATION)
@@ -111,9 +111,24 @@ def test_a_node_that_once_saw_a_clock_far_ahead_gets_documents_that_are_good_bey
 
 def test_what_a_clock_far_ahead_has_issued_is_signed_anew_once_it_is_set_right(tmp_path: Path) -> None:
     clock = Clock()
-    signer = Signer(Vault.open(tmp_path), release_days=10, clock=clock)
+    signer = Signer(Vault.open(tmp_path, clock=clock), release_days=10, clock=clock)
+    clock.now += DAY_SECONDS
     document = signer.document(NODE, GENERATION)
     clock.now -= SLACK_SECONDS - 1
     assert signer.is_fresh(NODE, document)
     clock.now -= 2
     assert not signer.is_fresh(NODE, document)
+
+
+def test_nodes_hear_again_what_is_left_when_the_keyring_has_changed(tmp_path: Path) -> None:
+    clock = Clock()
+    vault = Vault.open(tmp_path, clock=clock)
+    signer = Signer(vault, release_days=10, clock=clock)
+    document = signer.document(NODE, GENERATION)
+    clock.now += 5
+    vault.rotate()
+    assert not signer.is_fresh(NODE, document)
+    clock.now -= 3600  # a clock that is set back has the keyring as its floor, as the vault has
+    again = signer.document(NODE, GENERATION)
+    assert again["signed"]["issued"] == vault.keyring().issued
+    assert signer.is_fresh(NODE, again)

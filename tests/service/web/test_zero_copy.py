@@ -38,6 +38,7 @@ class Served:
         self.copied_by_kernel = 0
         self.size_bytes = path.stat().st_size
         self.address = ""
+        self.failures: list[BaseException] = []
         self.clients: list[http.client.HTTPConnection] = []
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
@@ -47,7 +48,11 @@ class Served:
         lease.size_bytes = self.size_bytes
         self.leases.append(lease)
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-        await ArtifactResponse(lease, headers, head_only=scope["method"] == "HEAD")(scope, receive, send)
+        try:
+            await ArtifactResponse(lease, headers, head_only=scope["method"] == "HEAD")(scope, receive, send)
+        except BaseException as error:
+            self.failures.append(error)
+            raise
 
     def connect(self) -> http.client.HTTPConnection:
         """A client."""
@@ -125,6 +130,7 @@ def test_clients_that_hang_up_or_wait_do_not_keep_others_from_their_bytes(served
     assert gone.getresponse().read(1000) == CONTENT[:1000]
     gone.close()
     eventually(lambda: served.leases[1].is_released)
+    assert served.failures == []  # a client that goes is no failure
     other = served.connect()
     other.request("GET", "/")
     assert other.getresponse().read() == CONTENT
