@@ -123,9 +123,11 @@ class Agent:
     async def _ask(self) -> None:
         pauses = self._pauses(most_seconds=max(self._settings.poll_seconds, self._settings.retry_seconds))
         while True:
-            if time.monotonic() - self._keyring_looked >= KEYRING_SECONDS:
-                await self._renew_keyring()
             try:
+                if time.monotonic() - self._keyring_looked >= KEYRING_SECONDS:
+                    await self._renew_keyring()
+                    # Problems are not signed: one that was made up must not hide what comes with its number.
+                    self._after = min(self._after, self._identity.release_version)
                 answer = await self._hub.desired(after=self._after, wait_seconds=self._settings.poll_seconds)
                 self._status.hub_answered()
                 is_news = answer is not None and await self._consider(answer)
@@ -169,7 +171,8 @@ class Agent:
         outcome = await asyncio.to_thread(self._store.read_outcome)
         if outcome is not None and outcome.generation == release.version and outcome.is_final:
             return False
-        if current is not None and current.release.version == release.version:
+        if current is not None and current.release.content_digest == release.content_digest:
+            self._show_again(current)
             return False
         await self._stop_probe()
         await self._stop_work()
@@ -177,6 +180,16 @@ class Agent:
         self._target = kept
         self._start(self._reach())
         return True
+
+    def _show_again(self, current: Network) -> None:
+        """What serves is what is wanted: say so, when something else was on its way that was given up."""
+        version = current.release.version
+        if self._is_working() or self._status.observed_generation == version:
+            return
+        if current is self._take_up.trial:
+            self._start(self._watch(current))
+        else:
+            self._status.enter("committed", generation=version)
 
     async def _verified(self, document: Document, check: Callable[[Document], Any]) -> Any:
         """What `check` makes of a document, with the newest keyring the hub has."""
@@ -201,7 +214,16 @@ class Agent:
         self._keyring_looked = time.monotonic()
         if self._identity.release_version < believed:
             log.warning("releases of a revoked key count no more", extra={"version": believed})
-            self._after = min(self._after, self._identity.release_version)
+            await self._forget_target()
+
+    async def _forget_target(self) -> None:
+        """Give up what the node is on its way to, and what became of it: a number says nothing any more."""
+        self._after = min(self._after, self._identity.release_version)
+        await self._stop_probe()
+        await self._stop_work()
+        self._target = None
+        await asyncio.to_thread(self._store.clear, "staged")
+        await asyncio.to_thread(self._store.clear_outcome)
 
     def _note_problem(self, answer: Desired) -> bool:
         """The hub cannot make what is wanted: say so, and stay with what serves."""

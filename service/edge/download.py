@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 
@@ -89,8 +89,9 @@ async def _fetch_rest(
     pace: Pace,
 ) -> str:
     """Fetch what is missing; returns the digest of the whole file."""
-    part = await asyncio.to_thread(_Part, path, size_bytes)
+    part = _Part(path)
     try:
+        await _finished(asyncio.to_thread(part.open, size_bytes))
         progress(part.size_bytes)
         if part.size_bytes == size_bytes:
             return part.digest
@@ -166,21 +167,21 @@ def _start_of(response: httpx.Response, asked: int, size_bytes: int) -> int:
 class _Part:
     """The file of a download, and the digest of what is in it."""
 
-    def __init__(self, path: Path, size_bytes: int) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = path.open("a+b")
+        self._file: BinaryIO | None = None
         self.size_bytes = 0
         self._hash = hashlib.sha256()
-        try:
-            if path.stat().st_size > size_bytes:
-                self.start_at(0)
-            self._file.seek(0)
-            while block := self._file.read(BLOCK_BYTES):
-                self._hash.update(block)
-                self.size_bytes += len(block)
-        except BaseException:
-            self._file.close()
-            raise
+
+    def open(self, size_bytes: int) -> None:
+        """Open the file and hash what is there; more than so many bytes are not a part of this artifact."""
+        self._file = self._path.open("a+b")
+        if self._path.stat().st_size > size_bytes:
+            self.start_at(0)
+        self._file.seek(0)
+        while block := self._file.read(BLOCK_BYTES):
+            self._hash.update(block)
+            self.size_bytes += len(block)
 
     @property
     def digest(self) -> str:
@@ -189,11 +190,13 @@ class _Part:
     def start_at(self, start: int) -> None:
         """Go on where the answer begins: at the end of what is there, or all over."""
         if start != self.size_bytes or start == 0:
+            assert self._file is not None, "it is open"
             self._file.truncate(0)
             self._hash = hashlib.sha256()
             self.size_bytes = 0
 
     def write(self, block: bytes) -> None:
+        assert self._file is not None, "it is open"
         with disk_full_as_error(self._path.parent, needed_bytes=len(block)):
             self._file.write(block)
             self._file.flush()
@@ -201,9 +204,11 @@ class _Part:
         self.size_bytes += len(block)
 
     def flush(self) -> None:
+        assert self._file is not None, "it is open"
         with disk_full_as_error(self._path.parent, needed_bytes=0):
             self._file.flush()
 
     def close(self) -> None:
-        with disk_full_as_error(self._path.parent, needed_bytes=0):
-            self._file.close()
+        if self._file is not None:
+            with disk_full_as_error(self._path.parent, needed_bytes=0):
+                self._file.close()

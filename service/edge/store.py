@@ -210,6 +210,10 @@ class NodeStore:
         """
         self._replace(OUTCOME_FILE, asdict(outcome))
 
+    def clear_outcome(self) -> None:
+        """Forget what became of the newest generation, since that generation counts no more."""
+        (self.root / OUTCOME_FILE).unlink(missing_ok=True)
+
     @contextlib.contextmanager
     def held(self, digests: Collection[str]) -> Iterator[None]:
         """Keep what has these digests from `collect` while the block runs."""

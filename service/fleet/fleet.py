@@ -78,7 +78,6 @@ class Fleet:
         vault: Vault,
         contents: ContentMaker,
         observer: FleetObserver,
-        clock: Callable[[], float],
     ) -> None:
         self.directory = directory
         self.admission = admission
@@ -87,7 +86,6 @@ class Fleet:
         self._planner = planner
         self._contents = contents
         self._observer = observer
-        self._clock = clock
         self._poked = asyncio.Event()
         self._is_leaving = False
         self._retry_at = 0.0
@@ -117,7 +115,7 @@ class Fleet:
         while not self._is_leaving:
             current = node.current
             if current is not None and current.is_ready and (current.committed is None or _lacks(node, after)):
-                self._planner.restore(current)
+                self._planner.restore(node, current)
             if current is not None and current.is_ready and current.number > after:
                 if self._planner.is_fresh(node, current):
                     return _told(current)
@@ -208,8 +206,9 @@ class Fleet:
             self.directory.notice_stale()
             self._observer.fleet_changed(self.directory.counts())
             await _logged(self.directory.flush())
-            if self._clock() >= self._retry_at:
-                self._retry_at = self._clock() + RETRY_MODEL_SECONDS
+            now = asyncio.get_running_loop().time()
+            if now >= self._retry_at:
+                self._retry_at = now + RETRY_MODEL_SECONDS
                 await _logged(self._retry_models())
             self._poked.set()
             await sleep(TICK_SECONDS)
@@ -305,7 +304,6 @@ async def open_fleet(
             vault=vault,
             contents=contents,
             observer=observer,
-            clock=clock,
         )
         running = asyncio.create_task(fleet.run(), name="fleet")
         try:

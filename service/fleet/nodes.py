@@ -298,6 +298,7 @@ class Directory:
         """Takes a report over; what decides something is durable when it returns."""
         self.seen(node)
         before, node.reported = node.reported, reported
+        declared = node.declared
         if reported.capability is not None:
             node.capability = reported.capability.model_dump(exclude_none=True)
         changes: list[Change] = []
@@ -322,6 +323,7 @@ class Directory:
         try:
             await self._writer.commit(store.update_node(node), *changes, then=apply)
         except BaseException:
+            node.declared = declared  # it is news until its generation is durable
             node.is_dirty = True
             raise
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from service.errors import ServiceError
+from service.errors import DigestMismatchError, ServiceError
 from service.fleet import device
 from service.fleet.contents import INSTANT, ContentMaker, is_final
 from service.fleet.desired import LARGEST_VALUE, Desired
@@ -87,15 +87,18 @@ class Planner:
         if running is not None:
             running[1].cancel()
 
-    def restore(self, generation: Generation) -> None:
+    def restore(self, node: Node, generation: Generation) -> None:
         """Makes the artifacts of a ready generation again, in the background, when the store has lost them."""
-        if generation.content is None:
+        try:
+            needed = self._artifacts_of(generation)
+        except ServiceError as error:  # the model is gone
+            log.warning("artifacts not restored", extra={"node": node.name, "code": error.code})
             return
-        for manifest in self._artifacts_of(generation):
+        for manifest in needed:
             digest = manifest["digest"]
             if self._contents.has(digest) or digest in self._restoring:
                 continue
-            task = asyncio.create_task(self._restore(manifest), name="fleet restore")
+            task = asyncio.create_task(self._restore(node, generation, manifest), name="fleet restore")
             self._restoring[digest] = task
             task.add_done_callback(partial(self._restored, digest))
 
@@ -230,8 +233,19 @@ class Planner:
     def _restored(self, digest: str, task: asyncio.Task[None]) -> None:
         self._restoring.pop(digest, None)
 
-    async def _restore(self, manifest: Mapping[str, Any]) -> None:
+    async def _restore(self, node: Node, generation: Generation, manifest: Mapping[str, Any]) -> None:
         try:
-            await self._contents.restore(manifest)
+            if not await self._is_made_again(manifest) and generation.kind == "probe" and node.current is generation:
+                # Of a checkpoint that was replaced: begin anew with the one of now.
+                await self._keep(node, replace(generation, kind="release", content=None, document=None, search=None))
         except ServiceError as error:
             log.warning("artifact not restored", extra={"digest": manifest["digest"], "code": error.code})
+
+    async def _is_made_again(self, manifest: Mapping[str, Any]) -> bool:
+        """Makes an artifact again; returns whether it is the same one."""
+        try:
+            await self._contents.restore(manifest)
+        except DigestMismatchError as error:
+            log.warning("artifact cannot be made again", extra={"digest": manifest["digest"], "detail": error.message})
+            return False
+        return True

@@ -43,7 +43,7 @@ class Signer:
         """
         assert generation.content is not None, "the content is known"
         issued = self._now()
-        expires = min(max(issued, node.trusted_time) + self._life_seconds, MAX_SECONDS)
+        expires = min(max(issued, self._time_of(node)) + self._life_seconds, MAX_SECONDS)
         if generation.kind == "probe":
             budget = generation.desired.budget
             return self._vault.sign_probe(
@@ -82,12 +82,16 @@ class Signer:
         signed = document["signed"]
         signers = {signature["key_id"] for signature in document["signatures"]}
         now, keyring = self._now(), self._vault.keyring()
-        left_seconds = signed["expires"] - max(now, node.trusted_time)
+        left_seconds = signed["expires"] - max(now, self._time_of(node))
         return (
             not signers.isdisjoint(keyring.trusted)
             and 2 * left_seconds > self._life_seconds
             and keyring.issued <= signed["issued"] <= now + SLACK_SECONDS
         )
+
+    def _time_of(self, node: Node) -> int:
+        """The time of a node, within the life of the keyring: beyond that it believes nothing whatever is signed."""
+        return min(node.trusted_time, self._vault.keyring().expires)
 
     def _now(self) -> int:
         """The time, but not before the keyring was issued: a clock that was set back since is wrong."""

@@ -49,6 +49,17 @@ def test_sizes_to_measure_that_the_hub_has_lost_are_made_again(tmp_path: Path, u
             node.report("idle", timings=[timing(rung["digest"], rung["macs"]) for rung in ladder])
 
 
+def test_a_probe_of_a_model_that_is_gone_is_told_all_the_same(tmp_path: Path) -> None:
+    with fleet_hub(tmp_path) as (toy, admin):
+        node = enrolled(toy.client, "probing")
+        budget = {"unit": "latency_ms", "value": 2.0}
+        admin.call("PUT", "/fleet/nodes/probing/desired", {"model": "toy", "budget": budget})
+        told = node.desired(wait=20)
+        assert toy.client.delete("/models/toy").status_code == 204
+        assert told is not None
+        assert node.desired(after=0) == told
+
+
 def test_a_node_that_knows_what_nobody_told_it_is_told_what_it_should_know(tmp_path: Path) -> None:
     with fleet_hub(tmp_path) as (toy, admin):
         node = enrolled(toy.client, "confused")
@@ -73,7 +84,13 @@ def test_a_node_whose_time_is_ahead_is_told_what_it_can_believe(tmp_path: Path) 
         assert again["version"] == first["version"]
         assert again["expires"] > ahead + (first["expires"] - first["issued"]) // 2
         node.report("failed", trusted={"time": 2**53 - 1, "version": node.known})
-        assert node.desired(after=0) is not None
+        told = node.desired(after=0)
+        assert told is not None
+        # What a node says does not lead to a document that outlives the keyring for long: its key may be stolen.
+        life = first["expires"] - first["issued"]
+        keyring = toy.client.get("/fleet/keyring").json()["signed"]
+        assert told["release"]["signed"]["expires"] == keyring["expires"] + life
+        assert node.desired(after=0) == told  # and it is not signed anew each time
 
 
 def _removed(toy: LiveHub, digest: str) -> bool:

@@ -228,8 +228,8 @@ def test_a_disk_that_fills_up_in_the_middle(
             return getattr(self._file, name)
 
     class FullPart(download._Part):
-        def __init__(self, path: Path, size_bytes: int) -> None:
-            super().__init__(path, size_bytes)
+        def open(self, size_bytes: int) -> None:
+            super().open(size_bytes)
             self._file = FullFile(self._file)  # type: ignore[assignment]
 
     with monkeypatch.context() as patched:
@@ -285,6 +285,56 @@ def test_a_stolen_key_does_no_harm_that_lasts_longer_than_the_key(
     assert report["trusted"]["version"] == 2
     assert report["trusted"]["time"] < far
     assert serves(node, small)
+
+
+def test_a_number_that_a_thief_took_is_free_again(
+    hub: FakeHub, node: LiveNode, small: bytes, large: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent, "KEYRING_SECONDS", 0.2)
+    hub.tell(hub.release(large, 2))  # by the thief
+    hub.wait_state("committed", 2)
+    honest = KeyPair.generate()
+    hub.tell(hub.release(small, 2, signed_by=honest))
+    hub.rotate(honest)
+    hub.reports.clear()
+    hub.wait_report(lambda report: report["active"]["digest"] == digest_of(small) and report["state"] == "committed")
+    assert serves(node, small)
+
+
+def test_a_thief_whose_release_is_on_its_way_is_left_standing(
+    hub: FakeHub, node: LiveNode, small: bytes, large: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent, "KEYRING_SECONDS", 0.2)
+    asked: list[str] = []
+
+    async def never(request: Request, content: bytes) -> Response:
+        asked.append(request.url.path)
+        await asyncio.sleep(1)
+        return await whole_or_range(request, content)
+
+    hub.serve_artifact = never
+    hub.tell(hub.release(large, 2**53 - 1))
+    hub.wait_state("downloading", 2**53 - 1)
+    honest = KeyPair.generate()
+    hub.tell(hub.release(small, 1, signed_by=honest))
+    hub.rotate(honest)
+    hub.reports.clear()
+    report = hub.wait_state("committed", 1)
+    assert report["trusted"]["version"] == 1
+    time.sleep(1.5)  # the download would have ended
+    assert serves(node, small)
+    assert not (tmp_path / "staged").exists()
+
+
+def test_a_problem_that_somebody_made_up_does_not_hide_what_comes_with_its_number(
+    hub: FakeHub, node: LiveNode, small: bytes, large: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent, "KEYRING_SECONDS", 0.2)
+    hub.tell(None, generation=2, problem={"type": "/problems/unknown-model", "detail": "made up"})
+    hub.wait_report(lambda report: report["error"] is not None and report["observed_generation"] == 2)
+    hub.tell(hub.release(large, 2))
+    hub.wait_report(lambda report: report["state"] == "committed" and (report["active"] or {}).get("version") == 2)
+    assert serves(node, large)
 
 
 def test_an_older_version_again(hub: FakeHub, node: LiveNode, small: bytes, large: bytes) -> None:

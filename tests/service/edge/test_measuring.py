@@ -25,11 +25,19 @@ def test_a_probe_is_measured_reported_and_followed_by_a_release(
     budget = {"unit": "latency_ms", "value": 5, "batch": 2, "threads": 1, "percentile": 95}
     desired = {"model": "toy", "budget": budget}
     hub.tell(None, generation=1, desired=desired, probe=hub.probe(contents, 1, batch=2))
+    written: set[str] = set()
+
+    async def before(request: Request) -> None:
+        if request.url.path.startswith("/artifacts/"):
+            written.update(path.suffix for path in (tmp_path / "staging").iterdir())
+
+    hub.before = before
     with live_node(hub, tmp_path, budget=Budget("latency_ms", 5.0, batch=2)) as node:
         report = hub.wait_report(lambda report: len(report["timings"]) == 2 and report["observed_generation"] == 1)
         assert report["declared"]["budget"] == budget
         rows = {row["digest"]: row for row in report["timings"]}
         assert set(rows) == {digest_of(content) for content in contents}
+        assert written == {".probe"}  # out of the way of what is to serve
         for row in rows.values():
             assert (row["batch"], row["threads"]) == (2, 1)
             assert 0 < row["p50_ms"] <= row["p95_ms"]

@@ -222,11 +222,14 @@ def test_a_full_disk_does_not_keep_a_node_that_is_ahead_from_its_next_generation
         await parts.directory.set_desired("a", desired(10), origin=ADMIN)
         assert node.current is not None
         ahead = reported("committed", node.current, observed_generation=57)
+        declares = reported("committed", node.current, declared=DECLARATION)
         with monkeypatch.context() as patched:
             patched.setattr(parts.writer, "commit", full)
-            with pytest.raises(StoreFullError):
-                await parts.directory.report(node, ahead)
+            for report in (ahead, declares):
+                with pytest.raises(StoreFullError):
+                    await parts.directory.report(node, report)
         assert node.current.number == 1
+        assert node.declared is None
         await parts.directory.report(node, ahead)
         assert node.current.number > 57
         number = node.current.number

@@ -10,7 +10,6 @@ import pytest
 from service.fleet.records import Generation, Node
 from service.fleet.signing import DAY_SECONDS, SLACK_SECONDS, Signer
 from service.trust.errors import InvalidDocumentError
-from service.trust.fields import MAX_SECONDS
 from service.trust.probe import Probe
 from service.trust.release import Release
 from service.trust.vault import Vault
@@ -105,8 +104,10 @@ def test_a_node_that_once_saw_a_clock_far_ahead_gets_documents_that_are_good_bey
     assert (release.issued, release.expires) == (now, ahead + 10 * DAY_SECONDS)
     assert signer.is_fresh(says(ahead), document)
     assert not signer.is_fresh(says(ahead + 6 * DAY_SECONDS), document)
-    # The last moment that a document can name is the end of what any hub can do for a node.
-    assert signer.document(says(2**53 - 1), GENERATION)["signed"]["expires"] == MAX_SECONDS
+    # Beyond the end of the keyring a node believes nothing.
+    last = signer.document(says(2**53 - 1), GENERATION)
+    assert last["signed"]["expires"] == vault.keyring().expires + 10 * DAY_SECONDS
+    assert signer.is_fresh(says(2**53 - 1), last)
 
 
 def test_what_a_clock_far_ahead_has_issued_is_signed_anew_once_it_is_set_right(tmp_path: Path) -> None:
