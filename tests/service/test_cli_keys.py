@@ -57,7 +57,7 @@ def test_list_shows_all_keys_as_a_table_and_as_json(store: Path, hub: Vault) -> 
         ("signing", "active", True),
     ]
     assert listed["keys"][0]["public"] == hub.root.text
-    assert (listed["version"], listed["expires"]) == (1, hub.keyring().expires)
+    assert (listed["version"], listed["expires"]) == (hub.keyring().version, hub.keyring().expires)
     table = inn("list", "--store", str(store)).stdout
     for key in listed["keys"]:
         assert key["key_id"] in table
@@ -71,10 +71,11 @@ def test_the_store_comes_from_the_environment_too(store: Path, hub: Vault, monke
 
 def test_a_key_lives_from_rotation_to_revocation_and_the_hub_follows(store: Path, hub: Vault) -> None:
     (first,) = signing(changed(store, "list"))
+    version = hub.keyring().version
     rotated = signing(changed(store, "rotate"))
     (second,) = set(rotated) - {first}
     assert rotated == {first: "retiring", second: "active"}
-    assert hub.keyring().version == 2
+    assert hub.keyring().version > version
     retired = changed(store, "retire", first)
     assert {key["key_id"]: key["has_private"] for key in retired["keys"]}[first] is False
     assert signing(changed(store, "revoke", first)) == {first: "revoked", second: "active"}
@@ -85,6 +86,7 @@ def test_a_key_lives_from_rotation_to_revocation_and_the_hub_follows(store: Path
 
 def test_errors_have_their_codes(store: Path, hub: Vault, tmp_path: Path) -> None:
     (first,) = signing(changed(store, "list"))
+    before = hub.keyring()
     for arguments, code in (
         (["retire", first], "key-state"),
         (["revoke", "0" * 16], "unknown-key"),
@@ -98,7 +100,7 @@ def test_errors_have_their_codes(store: Path, hub: Vault, tmp_path: Path) -> Non
         assert done.stderr.startswith(f"error[{code}]"), done.stderr
         assert not done.stdout
     assert inn("retire").exit_code == 2
-    assert hub.keyring().version == 1
+    assert hub.keyring() == before
 
 
 def test_the_root_key_moves_out_and_is_given_by_file(store: Path, hub: Vault, tmp_path: Path) -> None:
