@@ -15,7 +15,7 @@ from pathlib import Path
 from service.artifacts.files import disk_full_as_error
 from service.edge.errors import InvalidNodeStateError, NodeMismatchError
 from service.edge.trusted_state import TrustedState
-from service.trust.documents import Document
+from service.trust.documents import Document, trusted_time
 from service.trust.errors import ExpiredDocumentError, InvalidDocumentError, InvalidKeyError, UnknownKeyError
 from service.trust.fields import MAX_SECONDS
 from service.trust.keyring import Keyring
@@ -57,7 +57,7 @@ class Identity:
             self.key = self._load_key()
             if self._state.root is not None and self._state.keyring is not None:
                 self._root = PublicKey.parse(self._state.root)
-                self._keyring = Keyring.open(self._state.keyring, self._root).with_revoked(self._state.revoked)
+                self._keyring = self._opened(self._state.keyring, self._root)
         except (InvalidKeyError, InvalidDocumentError, UnknownKeyError) as error:
             raise InvalidNodeStateError(str(self._folder), error.message) from error
 
@@ -85,7 +85,7 @@ class Identity:
     def trusted_time(self) -> int:
         """The time that expiry is judged by: that of the clock, never before what documents that count have shown."""
         signed = 0 if self._keyring is None else self._keyring.issued
-        return max(int(self._clock()), signed, self._state.latest_issued)
+        return trusted_time(clock=self._clock(), seen=(signed, self._state.latest_issued))
 
     def proof(self) -> dict[str, int]:
         """What a report says of this: `{"time", "version"}`; the hub signs so that it counts from there."""
@@ -109,7 +109,7 @@ class Identity:
                 "to move it, stop it and remove its store",
                 key_ids=[root.key_id],
             )
-        keyring = Keyring.open(document, root).with_revoked(self._state.revoked)
+        keyring = self._opened(document, root)
         keyring.check_follows(self._keyring)
         self._take_keyring(keyring, document, token_id=token_id)
 
@@ -124,7 +124,7 @@ class Identity:
         """
         assert self._root is not None
         assert self._keyring is not None
-        keyring = Keyring.open(document, self._root).with_revoked(self._state.revoked)
+        keyring = self._opened(document, self._root)
         keyring.check_follows(self._keyring)
         if keyring.version > self._keyring.version:
             self._take_keyring(keyring, document, token_id=self._state.token_id)
@@ -136,12 +136,19 @@ class Identity:
             UnknownKeyError, RevokedKeyError, UntrustedSignatureError, InvalidDocumentError, ReplayedDocumentError,
             ExpiredDocumentError: it does not count.
         """
-        return self._checked(document)[0]
+        assert self._keyring is not None
+        release = Release.open(document, self._keyring)
+        release.check_node(self.node)
+        newest = self._state.newest
+        release.check_follows(newest.version, newest.content)
+        self._check_times(self._keyring, release)
+        return release
 
     def accept_release(self, document: Document) -> Release:
         """As `check_release`; from now on no older release counts."""
-        release, keyring = self._checked(document)
-        signers = [one["key_id"] for one in document["signatures"] if one["key_id"] in keyring.trusted]
+        release = self.check_release(document)
+        assert self._keyring is not None
+        signers = [one["key_id"] for one in document["signatures"] if one["key_id"] in self._keyring.trusted]
         self._keep(self._state.with_release(release, signers))
         return release
 
@@ -154,14 +161,9 @@ class Identity:
         self._check_times(self._keyring, probe)
         return probe
 
-    def _checked(self, document: Document) -> tuple[Release, Keyring]:
-        assert self._keyring is not None
-        release = Release.open(document, self._keyring)
-        release.check_node(self.node)
-        newest = self._state.newest
-        release.check_follows(newest.version, newest.content)
-        self._check_times(self._keyring, release)
-        return release, self._keyring
+    def _opened(self, document: Document, root: PublicKey) -> Keyring:
+        """A keyring that the root signed; what was revoked before stays so."""
+        return Keyring.open(document, root).with_revoked(self._state.revoked)
 
     def _check_times(self, keyring: Keyring, document: Release | Probe) -> None:
         """Check that neither a document nor the keyring is over at the time that they themselves show.
@@ -178,7 +180,7 @@ class Identity:
 
     def _take_keyring(self, keyring: Keyring, document: Document, *, token_id: str | None) -> None:
         self._keep(self._state.with_keyring(keyring, document, token_id=token_id))
-        self._root, self._keyring = keyring.root, keyring.with_revoked(self._state.revoked)
+        self._root, self._keyring = keyring.root, keyring
 
     def _keep(self, state: TrustedState) -> None:
         if state != self._state:

@@ -77,9 +77,15 @@ class TrustedState:
         return replace(self, shown={**self.shown, **fresh})
 
     def with_keyring(self, keyring: Keyring, document: Document, *, token_id: str | None) -> Self:
-        """The state once a keyring has been believed; what keys have shown that it does not trust is forgotten."""
+        """The state once a keyring has been believed; what keys have shown that it does not trust is forgotten.
+
+        Args:
+            keyring: with what was revoked before revoked as well.
+            document: of the keyring, as it was received.
+            token_id: of the token that the node enrolled with last.
+        """
         revoked = sorted(keyring.revoked.union(self.revoked))
-        shown = {key: one for key, one in self.shown.items() if key in keyring.trusted and key not in revoked}
+        shown = {key: one for key, one in self.shown.items() if key in keyring.trusted}
         found = replace(self, root=keyring.root.text, keyring=document, token_id=token_id, shown=shown, revoked=revoked)
         if found.newest.version < self.newest.version:
             found = replace(found, not_before=max(self.not_before, keyring.issued))
