@@ -99,10 +99,11 @@ async def _fetch_rest(
         try:
             async with asyncio.timeout(pace.seconds_for(size_bytes - part.size_bytes)):
                 async with hub.artifact(digest, start=part.size_bytes) as response:
-                    await asyncio.to_thread(part.start_at, _start_of(response, part.size_bytes, size_bytes))
+                    start = _start_of(response, part.size_bytes, size_bytes)
+                    await _finished(asyncio.to_thread(part.start_at, start))
                     await _receive(response, part, size_bytes, progress)
         except (HubUnreachableError, TimeoutError) as error:
-            await asyncio.to_thread(part.flush)
+            await _finished(asyncio.to_thread(part.flush))
             if part.size_bytes == 0 and isinstance(error, HubUnreachableError):
                 raise
             reason = "it was too slow" if isinstance(error, TimeoutError) else str(error)
@@ -115,7 +116,7 @@ async def _fetch_rest(
             )
         return part.digest
     finally:
-        await asyncio.to_thread(part.close)
+        await _finished(asyncio.to_thread(part.close))
 
 
 async def _receive(response: httpx.Response, part: _Part, size_bytes: int, progress: Callable[[int], None]) -> None:
