@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from service.trust.keyring import ACTIVE, RETIRING, REVOKED, Keyring, KeyringEntry
-from service.trust.keys import KeyPair
+from service.trust.keys import KeyPair, PublicKey
 from service.trust.probe import Probe
 from service.trust.release import Release
+from service.trust.vault import Vault
 
 NOW = 1_790_000_000
 DAY = 86_400
 
 ROOT, FIRST, SECOND, THIRD, STRANGER = (KeyPair.from_seed(bytes([number]) * 32) for number in range(1, 6))
+
+
+class Clock:
+    """Seconds since the epoch that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
 
 
 def keyring(**changes: Any) -> Keyring:
@@ -95,3 +107,8 @@ def probe_content() -> dict[str, Any]:
 
 def probe(**changes: Any) -> Probe:
     return Probe.parse(probe_content() | changes)
+
+
+def node_view(vault: Vault, root: PublicKey) -> Keyring:
+    """The keyring as a node takes it: over the wire, against the root key that it pinned."""
+    return Keyring.open(json.dumps(vault.keyring_document()).encode(), root)
