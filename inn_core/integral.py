@@ -117,7 +117,7 @@ class IntegralNetwork(nn.Module):
 
     @property
     def smallest_sizes(self) -> Sizes:
-        """The smallest plan that `sandwich` trains."""
+        """The smallest plan that `sandwich` draws."""
         return self._draws.smallest
 
     def plan(self, *, params: int | None = None, macs: int | None = None, size_bytes: int | None = None) -> Plan:
@@ -156,13 +156,16 @@ class IntegralNetwork(nn.Module):
         Draws depend on the seed and on how many were taken, which the state dict keeps: a resumed run goes on with
         the next, and all processes of a distributed run draw the same.
         """
-        number = int(self.draws_taken)
-        self.draws_taken += 1
-        return self._draws.draw(number)
+        return self._draws.draw(self._take_draw())
 
-    def sandwich(self, *, random: int = 2) -> list[Sizes]:
-        """The sizes that a step trains beside the full one: the smallest and so many random ones."""
-        return [self.smallest_sizes, *(self.sample_sizes() for _ in range(random))]
+    def sandwich(self, *, smaller: int = 3) -> list[Sizes]:
+        """Draw the sizes that a step trains beside the full one.
+
+        Args:
+            smaller: how many. Each is from a part of the size path of its own, or independent per group; the first is
+                often the smallest itself.
+        """
+        return self._draws.step(self._take_draw(), smaller)
 
     def at(self, size: Plan | Sizes) -> SizedView:
         """The network at a size, sharing its parameters; calling the view runs a forward pass."""
@@ -346,6 +349,11 @@ class IntegralNetwork(nn.Module):
         while len(self._programs) > _PROGRAMS_KEPT:
             del self._programs[next(iter(self._programs))]
         return program
+
+    def _take_draw(self) -> int:
+        number = int(self.draws_taken)
+        self.draws_taken += 1
+        return number
 
     def _device(self) -> torch.device:
         return self.draws_taken.device

@@ -1,6 +1,6 @@
 """Train every size of an integral network at once: the sandwich rule with in-place distillation.
 
-A step trains the full network on the task, and the smallest size and a few random ones on what the full network says
+A step trains the full network on the task, and a few random sizes, often the smallest, on what the full network says
 of the same batch. Without labels a frozen copy of the full network teaches all sizes, the full one included. That all
 sizes agree follows from |Net(X, P1) - Net(X, P2)| <= |Net(X, P1) - Y| + |Net(X, P2) - Y|.
 
@@ -68,7 +68,7 @@ class SizeTraining:
         peak_rate: learning rate at the top of the cycle.
         warmup_share: share of the steps in which the rate climbs linearly from zero; it then falls linearly to zero.
         weight_decay: of every parameter with more than one axis.
-        random_sizes: random sizes in a step, beside the smallest.
+        smaller_sizes: sizes in a step, beside the full one.
         task_share: of the task's loss in what the sizes below the full one learn from; the rest is distillation.
         bfloat16: compute in bfloat16 where autocast does; parameters stay float32.
     """
@@ -78,16 +78,16 @@ class SizeTraining:
     peak_rate: float = 0.1
     warmup_share: float = 0.1
     weight_decay: float = 5e-4
-    random_sizes: int = 2
+    smaller_sizes: int = 3
     task_share: float = 0.0
     bfloat16: bool = False
 
     def __post_init__(self) -> None:
         if self.optimizer not in ("sgd", "adam"):
             raise InvalidTrainingError(f"optimizer {self.optimizer!r} is unknown; use sgd or adam")
-        if self.epochs < 1 or self.random_sizes < 0:
+        if self.epochs < 1 or self.smaller_sizes < 0:
             raise InvalidTrainingError(
-                f"epochs is {self.epochs} and random_sizes {self.random_sizes}; give at least 1 and 0"
+                f"epochs is {self.epochs} and smaller_sizes {self.smaller_sizes}; give at least 1 and 0"
             )
         if not 0 <= self.warmup_share < 1 or not 0 <= self.task_share <= 1:
             raise InvalidTrainingError(
@@ -217,7 +217,7 @@ def sandwich_step(
             f"the loss of the full network is {value}; lower the learning rate (peak_rate {settings.peak_rate})"
         )
     torch.autograd.backward(loss)
-    for sizes in inner.sandwich(random=settings.random_sizes):
+    for sizes in inner.sandwich(smaller=settings.smaller_sizes):
         sized = run(sizes)
         loss = divergences(reference, sized, kinds)
         if task_loss is not None and settings.task_share:

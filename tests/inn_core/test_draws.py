@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from inn_core.draws import SizeDraws
+from inn_core.draws import SMALLEST_OFTEN, SizeDraws
 from inn_core.errors import InvalidBudgetError
 from inn_core.network import Checkpoint
 from inn_core.plan import Budget, choose_plan, feasible_range
@@ -73,6 +73,31 @@ def test_half_of_the_draws_are_independent_by_default(checkpoint: Checkpoint) ->
     draws = SizeDraws(checkpoint)
     share = np.mean([tuple(draws.draw(number).values()) in plans for number in range(COUNT)])
     assert 0.4 < share < 0.8  # independent sizes may hit the path
+
+
+def test_the_sizes_of_a_step_come_from_equal_parts_of_the_path(wide: Checkpoint) -> None:
+    draws = SizeDraws(wide, smallest=0.1, independent=0.0)
+    largest = feasible_range(wide, "params")[1]
+    steps = [draws.step(number, 4) for number in range(COUNT)]
+    for part in range(4):
+        params = np.array([params_of(wide, step[part]) for step in steps])
+        places = 4 * (1 - np.log(params / largest) / math.log(0.1))  # 0 is the smallest, 4 the full network
+        random_ones = places[[step[0] != draws.smallest for step in steps]] if part == 0 else places
+        assert part - 0.1 < random_ones.min() < part + 0.1  # planned sizes are a little below what was drawn
+        assert part + 0.9 < random_ones.max() <= part + 1
+        assert abs(random_ones.mean() - part - 0.5) < 4 * 0.29 / math.sqrt(len(random_ones))
+    often = np.mean([step[0] == draws.smallest for step in steps])
+    assert abs(often - SMALLEST_OFTEN) < 4 * 0.49 / math.sqrt(COUNT)
+    assert draws.step(0, 0) == []
+    assert [draws.step(number, 4) for number in (7, 3)] == [steps[7], steps[3]]
+
+
+def test_a_step_has_independent_sizes_too(checkpoint: Checkpoint) -> None:
+    draws = SizeDraws(checkpoint, smallest=0.2, independent=1.0)
+    steps = [draws.step(number, 2) for number in range(COUNT)]
+    for group in checkpoint.structure.groups:
+        assert {sizes[group.name] for _, sizes in steps} == {*range(draws.smallest[group.name], group.size + 1)}
+    assert any(first != second for first, second in steps)
 
 
 def test_a_draw_depends_on_seed_and_number_alone(checkpoint: Checkpoint) -> None:

@@ -236,7 +236,7 @@ def test_draws_go_on_after_a_state_dict_is_loaded(residual: Checkpoint) -> None:
         network.sample_sizes()
     resumed = IntegralNetwork(residual)
     resumed.load_state_dict(network.state_dict())
-    assert resumed.sandwich(random=3) == network.sandwich(random=3)
+    assert resumed.sandwich(smaller=4) == network.sandwich(smaller=4)
 
 
 def distributed_rank(rank: int, folder: str) -> None:
@@ -252,7 +252,7 @@ def distributed_rank(rank: int, folder: str) -> None:
     drawn = []
     for step in range(2):
         optimizer.zero_grad()
-        for sizes in (network.full_sizes, *network.sandwich(random=1)):
+        for sizes in (network.full_sizes, *network.sandwich(smaller=2)):
             drawn.append(tuple(sizes.values()))
             wrapped(half, sizes=sizes).square().mean().backward()
         if step == 0:
@@ -272,7 +272,7 @@ def test_two_processes_train_the_same_network(tmp_path: Path) -> None:
     checkpoint = small_residual()
     network = IntegralNetwork(checkpoint, normalise=False, seed=5)
     inputs = inputs_of(checkpoint)
-    for sizes in (network.full_sizes, *network.sandwich(random=1)):
+    for sizes in (network.full_sizes, *network.sandwich(smaller=2)):
         network(inputs, sizes=sizes).square().mean().backward()
     for parameter, *found in zip(network.parameters(), one["gradients"], two["gradients"], strict=True):
         assert parameter.grad is not None

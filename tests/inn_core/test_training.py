@@ -56,19 +56,18 @@ def kl(full: Tensor, sized: Tensor) -> Tensor:
 def test_a_step_adds_the_gradients_of_the_losses_by_hand(
     checkpoint: Checkpoint, batches: Repeated, task_share: float
 ) -> None:
-    settings = SizeTraining(random_sizes=2, task_share=task_share)
+    settings = SizeTraining(smaller_sizes=3, task_share=task_share)
     network, twin = (shaken_(IntegralNetwork(checkpoint, seed=9)).train() for _ in range(2))
     ((inputs,), labels) = batches.epoch(0)[0]
     value = sandwich_step(network, (inputs,), labels, settings=settings, task_loss=cross_entropy)
     full = twin(inputs, sizes=twin.full_sizes)
     loss = F.cross_entropy(full, labels)
     assert value == pytest.approx(float(loss.detach()), rel=1e-6)
-    sizes = [twin.smallest_sizes, twin.sample_sizes(), twin.sample_sizes()]
-    for each in sizes:
+    for each in twin.sandwich(smaller=3):
         sized = twin(inputs, sizes=each)
         loss = loss + (1 - task_share) * kl(full.detach(), sized) + task_share * F.cross_entropy(sized, labels)
     loss.backward()
-    assert int(network.draws_taken) == 2
+    assert int(network.draws_taken) == 1
     for parameter, expected in zip(network.parameters(), twin.parameters(), strict=True):
         assert parameter.grad is not None
         assert expected.grad is not None
@@ -76,12 +75,12 @@ def test_a_step_adds_the_gradients_of_the_losses_by_hand(
 
 
 def test_without_labels_a_step_learns_from_the_checkpoint(checkpoint: Checkpoint, batches: Repeated) -> None:
-    settings = SizeTraining(random_sizes=1)
+    settings = SizeTraining(smaller_sizes=2)
     network, twin = (shaken_(IntegralNetwork(checkpoint, seed=9)).train() for _ in range(2))
     ((inputs,), labels) = batches.epoch(0)[0]
     sandwich_step(network, (inputs,), labels, settings=settings, task_loss=None, teacher=Teacher(network))
     reference = own_output(checkpoint, inputs)
-    sizes = [twin.full_sizes, twin.smallest_sizes, twin.sample_sizes()]
+    sizes = [twin.full_sizes, *twin.sandwich(smaller=2)]
     torch.stack([kl(reference, twin(inputs, sizes=each)) for each in sizes]).sum().backward()
     for parameter, expected in zip(network.parameters(), twin.parameters(), strict=True):
         assert parameter.grad is not None
@@ -129,7 +128,7 @@ def test_without_labels_sizes_approach_the_network_that_stays_what_it_was(
             return float(kl(reference, network.train()(batches.inputs, sizes=shares(checkpoint, share))))
 
     before = distance(0.5)
-    train_sizes_(network, batches, settings=SizeTraining(epochs=8, peak_rate=0.02))
+    train_sizes_(network, batches, settings=SizeTraining(epochs=12, peak_rate=0.02))
     assert distance(0.5) < 0.5 * before
     network.measure_()
     with torch.no_grad():
@@ -257,7 +256,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(checkpoint: Checkpoint, batches:
     [
         ("optimizer", "lion"),
         ("epochs", 0),
-        ("random_sizes", -1),
+        ("smaller_sizes", -1),
         ("warmup_share", 1.0),
         ("warmup_share", -0.1),
         ("task_share", 1.5),
