@@ -11,8 +11,6 @@ from tests.service.edge.fake_hub import (
 )
 from tests.service.edge.nodes import LiveNode
 
-YEAR = 365 * 86_400
-
 
 def serves(node: LiveNode, content: bytes) -> bool:
     answer = node.infer()

@@ -22,8 +22,6 @@ from tests.service.edge.fake_hub import (
 from tests.service.edge.faults import check_kept_and_recovered, fails_with, serves
 from tests.service.edge.nodes import LiveNode
 
-YEAR = 365 * 86_400
-
 
 def test_a_document_that_was_changed(hub: FakeHub, node: LiveNode, small: bytes, large: bytes) -> None:
     document = hub.release(large, 2)

@@ -20,8 +20,8 @@ ROOT, FIRST, SECOND, THIRD, STRANGER = (KeyPair.from_seed(bytes([number]) * 32) 
 class Clock:
     """Seconds since the epoch that a test sets."""
 
-    def __init__(self) -> None:
-        self.now = NOW
+    def __init__(self, now: float = NOW) -> None:
+        self.now = now
 
     def __call__(self) -> float:
         return self.now

@@ -22,18 +22,10 @@ from service.trust.errors import (
 )
 from service.trust.keys import PublicKey
 from service.trust.requests import RequestVerifier, signed_headers
-from tests.service.trust.samples import FIRST, NOW, SECOND
+from tests.service.trust.samples import FIRST, NOW, SECOND, Clock
 
 KEYS = {"kitchen-1": FIRST.public, "kitchen-2": SECOND.public}
 REQUEST: dict[str, Any] = {"method": "PUT", "target": "/fleet/nodes/kitchen-1/reported?x=%2F", "body": b'{"a":1}'}
-
-
-class Clock:
-    def __init__(self, now: float = NOW) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def headers(**changes: Any) -> dict[str, str]:
