@@ -2,13 +2,13 @@
 
 Moments of pre-activations drift with size, smoothly along a path. They are measured at *knots* and interpolated
 between them. Knots are placed where they are needed: an interval is halved as long as the network with interpolated
-moments differs, at its middle, by more than a bound from the one with measured moments.
+moments differs, at its middle or at the middle of a half, by more than a bound from the one with measured moments.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -137,24 +137,22 @@ def place_knots(
         unit: [StatisticsKnot(int(cost.evaluate(unit, cost.full()[None])[0]), full, moments)] for unit in PATH_UNITS
     }
     statistics = SizeStatistics(cost, paths)
+
+    def is_poor(knot: StatisticsKnot) -> bool:
+        return difference(knot.sizes, knot.moments, interpolate(statistics, knot.sizes)) > DIVERGENCE_BOUND
+
     for unit in PATH_UNITS:
-        prefixes = _path_costs(cost, checkpoint.paths[unit], unit)
+        path = _Path.of(cost, checkpoint.paths[unit], unit, measure)
         low = int(cost.evaluate(unit, cost.to_row(smallest))[0])
         knots = paths[unit]
         for target in _coarse(knots[0].cost, low):
-            _insert(knots, _measured(cost, prefixes, _first_within(prefixes[1], target), measure))
+            _insert(knots, path.within(target))
         pending = list(pairwise(knots))
         while pending and len(knots) < MOST_KNOTS:
             above, below = pending.pop(0)
-            if below.cost > above.cost * CLOSEST_RATIO:
-                continue
-            index = _first_within(prefixes[1], round(math.sqrt(above.cost * below.cost)))
-            if prefixes[1][index] <= below.cost:
-                index -= 1  # the middle of few plans
-            if not below.cost < prefixes[1][index] < above.cost:
-                continue
-            middle = _measured(cost, prefixes, index, measure)
-            if difference(middle.sizes, middle.moments, interpolate(statistics, middle.sizes)) > DIVERGENCE_BOUND:
+            if below.cost <= above.cost * CLOSEST_RATIO and any(map(is_poor, path.inside(above, below))):
+                middle = path.between(above, below)
+                assert middle is not None, "something was judged there"
                 _insert(knots, middle)
                 pending += [(above, middle), (middle, below)]
     return statistics
@@ -191,23 +189,61 @@ def _coarse(full: int, low: int) -> list[int]:
     return [round(float(target)) for target in np.geomspace(full, max(low, 1), count + 1)[1:]]
 
 
-def _path_costs(cost: CostModel, path: NDArray[np.int32], unit: Unit) -> tuple[IntArray, IntArray]:
-    """Sizes and costs of all prefixes of a path, the full network first."""
-    gone = np.zeros((len(path) + 1, len(cost.groups)), dtype=np.int64)
-    gone[np.arange(1, len(path) + 1), path] = 1
-    rows = cost.full()[None, :] - gone.cumsum(axis=0)
-    return rows, cost.evaluate(unit, rows)
+@dataclass(frozen=True)
+class _Path:
+    """The plans of a size path, the full network first, and their moments, each measured once.
 
+    Attributes:
+        cost: of the network.
+        rows: sizes of every plan, shape `(n_plans, n_groups)`.
+        costs: of every plan, shape `(n_plans,)`, in the unit of the path.
+        measure: moments at a plan.
+        measured: what was measured so far, by position on the path.
+    """
 
-def _first_within(costs: IntArray, target: int) -> int:
-    """Position of the largest plan that costs at most `target`; of the smallest when none does."""
-    return min(int(np.searchsorted(-costs, -target)), len(costs) - 1)
+    cost: CostModel
+    rows: IntArray
+    costs: IntArray
+    measure: Measure
+    measured: dict[int, StatisticsKnot]
 
+    @classmethod
+    def of(cls, cost: CostModel, path: NDArray[np.int32], unit: Unit, measure: Measure) -> _Path:
+        """The path on which the given groups lose a channel one after the other."""
+        gone = np.zeros((len(path) + 1, len(cost.groups)), dtype=np.int64)
+        gone[np.arange(1, len(path) + 1), path] = 1
+        rows = cost.full()[None, :] - gone.cumsum(axis=0)
+        return cls(cost, rows, cost.evaluate(unit, rows), measure, {})
 
-def _measured(cost: CostModel, prefixes: tuple[IntArray, IntArray], index: int, measure: Measure) -> StatisticsKnot:
-    rows, costs = prefixes
-    sizes = cost.to_sizes(rows[index])
-    return StatisticsKnot(int(costs[index]), sizes, measure(sizes))
+    def within(self, target: int) -> StatisticsKnot:
+        """The largest plan that costs at most `target`; the smallest when none does."""
+        return self._knot(self._first_within(target))
+
+    def between(self, above: StatisticsKnot, below: StatisticsKnot) -> StatisticsKnot | None:
+        """The plan in the middle between two knots, by the logarithm of cost; None when there is none between them."""
+        index = self._first_within(round(math.sqrt(above.cost * below.cost)))
+        if self.costs[index] <= below.cost:
+            index -= 1  # the middle of few plans
+        return self._knot(index) if below.cost < self.costs[index] < above.cost else None
+
+    def inside(self, above: StatisticsKnot, below: StatisticsKnot) -> Iterator[StatisticsKnot]:
+        """Where an interval is judged: its middle and the middles of its halves."""
+        middle = self.between(above, below)
+        if middle is not None:
+            yield middle
+            for half in ((above, middle), (middle, below)):
+                quarter = self.between(*half)
+                if quarter is not None:
+                    yield quarter
+
+    def _first_within(self, target: int) -> int:
+        return min(int(np.searchsorted(-self.costs, -target)), len(self.costs) - 1)
+
+    def _knot(self, index: int) -> StatisticsKnot:
+        if index not in self.measured:
+            sizes = self.cost.to_sizes(self.rows[index])
+            self.measured[index] = StatisticsKnot(int(self.costs[index]), sizes, self.measure(sizes))
+        return self.measured[index]
 
 
 def _insert(knots: list[StatisticsKnot], knot: StatisticsKnot) -> None:

@@ -27,7 +27,7 @@ from inn_core.trained_check import MOST_KNOTS
 from inn_core.training import SizeTraining, train_sizes_
 from tests.inn_core.sized import Repeated, inputs_of, small_residual, smoothed, with_kernels
 
-SLACK = 3  # half an interval is judged at its own middle only
+SLACK = 3  # an interval is judged at its middle and at those of its halves only
 
 
 def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
