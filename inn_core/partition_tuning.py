@@ -18,7 +18,8 @@ from inn_core.integral import IntegralNetwork
 from inn_core.kernel_sampler import KernelSampler
 from inn_core.network import Sizes
 from inn_core.progress import Progress, no_progress
-from inn_core.training import Batch, Batches, TaskLoss, Teacher, divergences, named_outputs
+from inn_core.training import Batch, Batches
+from inn_core.training_step import TaskLoss, Teacher, divergences, named_outputs
 
 STEPS = 150
 RATE = 0.01

@@ -33,7 +33,8 @@ from inn_core.normalisation import Moments
 from inn_core.partition_tuning import STEPS, tune_partitions_
 from inn_core.path import build_path
 from inn_core.smoothing import smoothing_orders
-from inn_core.training import Batch, Batches, SizeTraining, train_sizes_
+from inn_core.training import Batch, Batches, train_sizes_
+from inn_core.training_settings import SizeTraining
 from models.recipes.classifier import Schedule, augmented_batches, lay_out_, to_pixels
 from models.recipes.fine_tune import endless_batches
 

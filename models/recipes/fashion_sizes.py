@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from inn_core.checkpoint import load_checkpoint
-from inn_core.training import Batch, SizeTraining
+from inn_core.training import Batch
+from inn_core.training_settings import SizeTraining
 from models.datasets import DEFAULT_FOLDER, fashion_mnist
 from models.recipes.classifier import ByteArray, Schedule, augmented_batches, to_pixels
 from models.recipes.recipe import Recipe

@@ -11,7 +11,9 @@ from inn_core.draws import SMALLEST_SHARE
 from inn_core.errors import InnError
 from inn_core.network import Array, Checkpoint
 from inn_core.reference import resolve
-from inn_core.training import Batches, SizeTraining, TaskLoss
+from inn_core.training import Batches
+from inn_core.training_settings import SizeTraining
+from inn_core.training_step import TaskLoss
 
 BUILT_IN: Mapping[str, str] = {"fashion_resnet": "models.recipes.fashion_sizes:recipe"}
 """Recipes that ship with the package."""

@@ -18,7 +18,8 @@ from inn_core.errors import InvalidTrainingError
 from inn_core.integral import IntegralNetwork
 from inn_core.network import Array, Checkpoint
 from inn_core.progress import Progress, no_progress
-from inn_core.training import Batch, Batches, SizeTraining, train_sizes_
+from inn_core.training import Batch, Batches, train_sizes_
+from inn_core.training_settings import SizeTraining
 from inn_core.training_state import peek_state
 from models.recipes.classifier import is_bfloat16_faster
 from models.recipes.recipe import Recipe

@@ -24,7 +24,9 @@ from inn_core.graph.program import Program
 from inn_core.network import Array, Checkpoint
 from inn_core.normalisation import normalised_nodes
 from inn_core.samples import LABELS, checked_arrays, checked_labels, fixed_batch, input_dtypes
-from inn_core.training import Batch, SizeTraining, TaskLoss
+from inn_core.training import Batch
+from inn_core.training_settings import SizeTraining
+from inn_core.training_step import TaskLoss
 from models.recipes.recipe import Recipe
 
 MIXED_SHARE = 0.5

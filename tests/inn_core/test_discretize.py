@@ -22,7 +22,8 @@ from inn_core.plan import Budget, Plan, choose_plan, feasible_range
 from inn_core.refine import METHODS
 from inn_core.resize import resize_template
 from inn_core.sampled_sizes import trained_weights
-from inn_core.training import SizeTraining, train_sizes_
+from inn_core.training import train_sizes_
+from inn_core.training_settings import SizeTraining
 from tests.inn_core.graph.tiny import run
 from tests.inn_core.sized import Repeated
 from tests.inn_core.trained import gaussian, integral, mlp, residual_convnet, smooth_images

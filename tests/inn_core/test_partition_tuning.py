@@ -13,7 +13,8 @@ from inn_core.errors import InvalidTrainingError, StatisticsMissingError
 from inn_core.integral import IntegralNetwork
 from inn_core.network import Checkpoint
 from inn_core.partition_tuning import tune_partitions_
-from inn_core.training import Batch, Teacher, divergences, named_outputs
+from inn_core.training import Batch
+from inn_core.training_step import Teacher, divergences, named_outputs
 from tests.inn_core.sized import inputs_of, small_residual, smoothed, with_kernels
 
 

@@ -24,7 +24,8 @@ from inn_core.size_statistics import (
     place_knots,
 )
 from inn_core.trained_check import MOST_KNOTS
-from inn_core.training import SizeTraining, train_sizes_
+from inn_core.training import train_sizes_
+from inn_core.training_settings import SizeTraining
 from tests.inn_core.sized import Repeated, inputs_of, small_residual, smoothed, with_kernels
 
 SLACK = 3  # an interval is judged at its middle and at those of its halves only

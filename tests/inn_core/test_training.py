@@ -15,7 +15,9 @@ from inn_core import training
 from inn_core.errors import InvalidTrainingError, TrainingStateError
 from inn_core.integral import IntegralNetwork
 from inn_core.network import Checkpoint
-from inn_core.training import SizeTraining, Teacher, make_optimizer, sandwich_step, train_sizes_
+from inn_core.training import make_optimizer, train_sizes_
+from inn_core.training_settings import SizeTraining
+from inn_core.training_step import Teacher, sandwich_step
 from tests.inn_core.graph.tiny import model_of, node
 from tests.inn_core.sized import (
     Repeated,

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from inn_core.errors import InvalidTrainingError
 from inn_core.integral import IntegralNetwork
-from inn_core.training import SizeTraining, sandwich_step, train_sizes_, unwrapped
+from inn_core.training import train_sizes_
+from inn_core.training_settings import SizeTraining
+from inn_core.training_step import sandwich_step, unwrapped
 from tests.inn_core.sized import close, inputs_of, small_residual
 
 SETTINGS = SizeTraining(epochs=1, peak_rate=0.05)

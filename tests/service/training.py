@@ -26,7 +26,7 @@ import signal
 import inn_core.training
 import torch
 from inn_core.checkpoint import load_checkpoint
-from inn_core.training import SizeTraining
+from inn_core.training_settings import SizeTraining
 from models.recipes.recipe import Recipe
 
 inn_core.training.SAVE_SECONDS = 0.0  # a state after every step

@@ -11,7 +11,7 @@ import pytest
 from models.recipes.recipe import InvalidRecipeError, find_recipe
 
 MODULE = """
-from inn_core.training import SizeTraining
+from inn_core.training_settings import SizeTraining
 from models.recipes.recipe import Recipe
 
 

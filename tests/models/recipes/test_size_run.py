@@ -15,7 +15,8 @@ import inn_core.training
 import models.recipes.size_run
 from inn_core.errors import InvalidTrainingError
 from inn_core.network import Checkpoint
-from inn_core.training import Batch, SizeTraining
+from inn_core.training import Batch
+from inn_core.training_settings import SizeTraining
 from models.recipes.recipe import Recipe
 from models.recipes.size_run import run_recipe
 from models.recipes.sizes import sizes_recipe
