@@ -25,12 +25,13 @@ from inn_core.errors import InvalidBudgetError, InvalidInputError, StatisticsMis
 from inn_core.graph.program import Program
 from inn_core.kernel_parameters import Written
 from inn_core.kernel_sampler import KernelSampler
+from inn_core.knot_placement import place_knots, without_moments
 from inn_core.network import Checkpoint, Sizes
 from inn_core.normalisation import Moments, measure_moments, normalise_batch
 from inn_core.plan import Budget, Plan, choose_plan
 from inn_core.resize import resize_template
 from inn_core.sampler import Sampler
-from inn_core.size_statistics import SizeStatistics, place_knots, without_moments
+from inn_core.size_statistics import SizeStatistics
 from inn_core.statistics import output_kinds
 from inn_core.trained import read_parameters, sampler_of, statistics_chunks, to_checkpoint
 

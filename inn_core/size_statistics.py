@@ -1,37 +1,25 @@
 """Normalisation statistics of every size, from knots along the size paths: no pass over data at request time.
 
 Moments of pre-activations drift with size, smoothly along a path. They are measured at *knots* and interpolated
-between them. Knots are placed where they are needed: an interval is halved as long as the network with interpolated
-moments differs, at its middle or at the middle of a half, by more than a bound from the one with measured moments.
+between them; `inn_core.knot_placement` says where they lie.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from inn_core.cost import PATH_UNITS, CostModel, Unit
 from inn_core.graph.axis import Axis
-from inn_core.network import Checkpoint, Sizes
+from inn_core.network import Sizes
 from inn_core.normalisation import Moments, NormalisedNode
 from inn_core.sampler import Sampler
-from inn_core.trained_check import MOST_KNOTS
 
-COARSE_RATIO = 0.5  # cost of a knot over that of the one before, at the start
-DIVERGENCE_BOUND = 2e-3  # of outputs, in nats for classifiers, squared relative error otherwise
-CLOSEST_RATIO = 0.93  # knots are not placed closer than this
-
-IntArray = NDArray[np.int64]
 MomentsByWeight = Mapping[str, Moments]
-Measure = Callable[[Sizes], MomentsByWeight]
-Difference = Callable[[Sizes, MomentsByWeight, MomentsByWeight], float]
 
 
 @dataclass(frozen=True)
@@ -114,61 +102,6 @@ class SizeStatistics:
         return above, below, share, distance
 
 
-Interpolate = Callable[[SizeStatistics, Sizes], MomentsByWeight]
-
-
-def place_knots(
-    checkpoint: Checkpoint, *, smallest: Sizes, measure: Measure, difference: Difference, interpolate: Interpolate
-) -> SizeStatistics:
-    """Measure knots along both size paths until interpolation is good enough in between.
-
-    Args:
-        checkpoint: whose paths.
-        smallest: plan down to whose parameters (on the other path, multiply-accumulates) knots reach.
-        measure: moments at a plan.
-        difference: what using the second moments instead of the first does to the outputs, compared with
-            DIVERGENCE_BOUND.
-        interpolate: moments at a plan from statistics that are not yet complete.
-    """
-    cost = CostModel.of(checkpoint)
-    full = cost.to_sizes(cost.full())
-    moments = measure(full)
-    paths: dict[Unit, list[StatisticsKnot]] = {
-        unit: [StatisticsKnot(int(cost.evaluate(unit, cost.full()[None])[0]), full, moments)] for unit in PATH_UNITS
-    }
-    statistics = SizeStatistics(cost, paths)
-
-    def is_poor(knot: StatisticsKnot) -> bool:
-        return difference(knot.sizes, knot.moments, interpolate(statistics, knot.sizes)) > DIVERGENCE_BOUND
-
-    for unit in PATH_UNITS:
-        path = _Path.of(cost, checkpoint.paths[unit], unit, measure)
-        low = int(cost.evaluate(unit, cost.to_row(smallest))[0])
-        knots = paths[unit]
-        for target in _coarse(knots[0].cost, low):
-            _insert(knots, path.within(target))
-        pending = list(pairwise(knots))
-        while pending and len(knots) < MOST_KNOTS:
-            above, below = pending.pop(0)
-            if below.cost <= above.cost * CLOSEST_RATIO and any(map(is_poor, path.inside(above, below))):
-                middle = path.between(above, below)
-                assert middle is not None, "something was judged there"
-                _insert(knots, middle)
-                pending += [(above, middle), (middle, below)]
-    return statistics
-
-
-def without_moments(checkpoint: Checkpoint, smallest: Sizes) -> SizeStatistics:
-    """The statistics of a network in which nothing is normalised: knots without moments."""
-    return place_knots(
-        checkpoint,
-        smallest=smallest,
-        measure=lambda _: {},
-        difference=lambda *_: 0.0,
-        interpolate=lambda *_: {},
-    )
-
-
 def _carried(
     knot: StatisticsKnot, weight: str, axis: Axis, sizes: Sizes, sampler: Sampler
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -181,72 +114,3 @@ def _carried(
     mean, known = sampler.carried(moments.mean, axis, knot.sizes, sizes)
     spread, _ = sampler.carried(moments.variance.sqrt(), axis, knot.sizes, sizes)
     return mean, spread, known
-
-
-def _coarse(full: int, low: int) -> list[int]:
-    count = max(1, math.ceil(math.log(full / max(low, 1)) / -math.log(COARSE_RATIO)))
-    count = min(count, MOST_KNOTS - 1)
-    return [round(float(target)) for target in np.geomspace(full, max(low, 1), count + 1)[1:]]
-
-
-@dataclass(frozen=True)
-class _Path:
-    """The plans of a size path, the full network first, and their moments, each measured once.
-
-    Attributes:
-        cost: of the network.
-        rows: sizes of every plan, shape `(n_plans, n_groups)`.
-        costs: of every plan, shape `(n_plans,)`, in the unit of the path.
-        measure: moments at a plan.
-        measured: what was measured so far, by position on the path.
-    """
-
-    cost: CostModel
-    rows: IntArray
-    costs: IntArray
-    measure: Measure
-    measured: dict[int, StatisticsKnot]
-
-    @classmethod
-    def of(cls, cost: CostModel, path: NDArray[np.int32], unit: Unit, measure: Measure) -> _Path:
-        """The path on which the given groups lose a channel one after the other."""
-        gone = np.zeros((len(path) + 1, len(cost.groups)), dtype=np.int64)
-        gone[np.arange(1, len(path) + 1), path] = 1
-        rows = cost.full()[None, :] - gone.cumsum(axis=0)
-        return cls(cost, rows, cost.evaluate(unit, rows), measure, {})
-
-    def within(self, target: int) -> StatisticsKnot:
-        """The largest plan that costs at most `target`; the smallest when none does."""
-        return self._knot(self._first_within(target))
-
-    def between(self, above: StatisticsKnot, below: StatisticsKnot) -> StatisticsKnot | None:
-        """The plan in the middle between two knots, by the logarithm of cost; None when there is none between them."""
-        index = self._first_within(round(math.sqrt(above.cost * below.cost)))
-        if self.costs[index] <= below.cost:
-            index -= 1  # the middle of few plans
-        return self._knot(index) if below.cost < self.costs[index] < above.cost else None
-
-    def inside(self, above: StatisticsKnot, below: StatisticsKnot) -> Iterator[StatisticsKnot]:
-        """Where an interval is judged: its middle and the middles of its halves."""
-        middle = self.between(above, below)
-        if middle is not None:
-            yield middle
-            for half in ((above, middle), (middle, below)):
-                quarter = self.between(*half)
-                if quarter is not None:
-                    yield quarter
-
-    def _first_within(self, target: int) -> int:
-        return min(int(np.searchsorted(-self.costs, -target)), len(self.costs) - 1)
-
-    def _knot(self, index: int) -> StatisticsKnot:
-        if index not in self.measured:
-            sizes = self.cost.to_sizes(self.rows[index])
-            self.measured[index] = StatisticsKnot(int(self.costs[index]), sizes, self.measure(sizes))
-        return self.measured[index]
-
-
-def _insert(knots: list[StatisticsKnot], knot: StatisticsKnot) -> None:
-    if all(knot.cost != other.cost for other in knots):
-        knots.append(knot)
-        knots.sort(key=lambda each: -each.cost)

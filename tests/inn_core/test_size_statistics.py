@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
@@ -14,15 +13,10 @@ from torch import Tensor
 from inn_core.cost import CostModel, Unit
 from inn_core.divergence import OutputKind, divergence
 from inn_core.integral import IntegralNetwork
+from inn_core.knot_placement import CLOSEST_RATIO, DIVERGENCE_BOUND
 from inn_core.normalisation import Moments
 from inn_core.plan import Budget, choose_plan
-from inn_core.size_statistics import (
-    CLOSEST_RATIO,
-    DIVERGENCE_BOUND,
-    SizeStatistics,
-    StatisticsKnot,
-    place_knots,
-)
+from inn_core.size_statistics import SizeStatistics, StatisticsKnot
 from inn_core.trained_check import MOST_KNOTS
 from inn_core.training import train_sizes_
 from inn_core.training_settings import SizeTraining
@@ -235,45 +229,3 @@ def test_channels_that_a_knot_lacks_take_the_next_larger_one() -> None:
     torch.testing.assert_close(found["w0"].mean, expected.float())
     torch.testing.assert_close(found["w0"].variance, expected.float().square())  # deviations are interpolated
     torch.testing.assert_close(found["w1"].mean, torch.full((2,), 2 + 2 * share))
-
-
-def test_knots_are_placed_where_interpolation_is_bad() -> None:
-    """A made-up divergence that is large in one half of the path only."""
-    checkpoint = small_residual()
-    cost = CostModel.of(checkpoint)
-    smallest = cost.to_sizes(cost.minimum())
-    full = int(cost.evaluate("params", cost.full()[None])[0])
-
-    def place(bad_from: float) -> list[int]:
-        def difference(sizes: dict[str, int], *_: object) -> float:
-            share = int(cost.evaluate("params", cost.to_row(sizes))[0]) / full
-            return 1.0 if share < bad_from else 0.0
-
-        statistics = place_knots(
-            checkpoint,
-            smallest=smallest,
-            measure=lambda sizes: {},
-            difference=difference,
-            interpolate=lambda *_: {},
-        )
-        return [knot.cost for knot in statistics.paths["params"]]
-
-    coarse, fine = place(0.0), place(0.3)
-    assert set(coarse) < set(fine)
-    assert all(cost_of < 0.4 * full for cost_of in set(fine) - set(coarse))
-    everywhere = place(1.0)
-    assert len(everywhere) <= MOST_KNOTS
-    assert all(below < above for above, below in itertools.pairwise(everywhere))
-    halves = [below / above for above, below in itertools.pairwise(coarse)]
-    assert min(halves) > 0.3
-    assert max(halves) < CLOSEST_RATIO
-
-
-def test_a_network_that_cannot_shrink_has_one_knot() -> None:
-    checkpoint = small_residual()
-    full = checkpoint.structure.full_sizes()
-    statistics = place_knots(
-        checkpoint, smallest=full, measure=lambda _: {}, difference=lambda *_: 1.0, interpolate=lambda *_: {}
-    )
-    assert [len(knots) for knots in statistics.paths.values()] == [1, 1]
-    assert statistics.full.sizes == full
