@@ -52,7 +52,7 @@ def sandwich_step(
     inner = unwrapped(network)
     full = _run(network, inputs, inner.full_sizes, settings)
     reference, kinds, loss = _taught(inner, full, inputs, targets, task_loss=task_loss, teacher=teacher)
-    value = _finite(network, loss, settings)
+    value = _finite(network, loss, settings, of="the full network")
     torch.autograd.backward(loss)
     for sizes in inner.sandwich(smaller=settings.smaller_sizes):
         sized = _run(network, inputs, sizes, settings)
@@ -79,7 +79,7 @@ def random_step(
     inner = unwrapped(network)
     sized = _run(network, inputs, inner.sample_sizes(), settings)
     _, _, loss = _taught(inner, sized, inputs, targets, task_loss=task_loss, teacher=teacher)
-    value = _finite(network, loss, settings)
+    value = _finite(network, loss, settings, of="a random size")
     torch.autograd.backward(loss)
     return value
 
@@ -167,11 +167,13 @@ def _taught(
     return reference, teacher.kinds, divergences(reference, outputs, teacher.kinds)
 
 
-def _finite(network: nn.Module, loss: Tensor, settings: SizeTraining) -> float:
+def _finite(network: nn.Module, loss: Tensor, settings: SizeTraining, *, of: str) -> float:
     """The loss as a number, the mean of all processes; refused unless it is finite."""
     value = _mean_of_processes(network, loss.detach())
     if not math.isfinite(value):
-        raise InvalidTrainingError(f"the loss is {value}; lower the learning rate (peak_rate {settings.peak_rate})")
+        raise InvalidTrainingError(
+            f"the loss of {of} is {value}; lower the learning rate (peak_rate {settings.peak_rate})"
+        )
     return value
 
 

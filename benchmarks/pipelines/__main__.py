@@ -12,9 +12,10 @@ Every run trains on the 60,000 training images and measures the 10,000 test imag
 settings instead: it trains on 55,000 of them, measures the 5,000 others, leaves the test images alone and writes no
 report. Rows go to docs/results/pipelines.json as they are measured, weights to build/pipelines; a run that was stopped
 goes on with the next row, and a long training inside a row from its state. Parameters are counted as in the ONNX file,
-BatchNorm folded. "ours, trained sizes" needs `--checkpoint`: what `inn train` wrote for that network and seed. Parts C
-and cost need the package `torch-pruning` (`pip install --no-deps torch-pruning==1.6.1`), which is no dependency of
-this project; `--methods` leaves it out.
+BatchNorm folded. "ours, trained sizes" is of `--checkpoint`, what `inn train` wrote for that network and seed; asked
+for with `--methods` and without a checkpoint, it is trained for the most of `--steps`. Parts C and cost need the
+package `torch-pruning` (`pip install --no-deps torch-pruning==1.6.1`), which is no dependency of this project;
+`--methods` leaves it out.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Rows of integral networks: the paper's pipelines A and B, on kernels.
 
-A trains kernels at random partitions (Algorithm 1) and looks at the full size. B leaves the weights alone: kernels of
-the trained network are sampled at uniform or tuned partitions, with channels in the smoothing order or as they are.
+A trains kernels at partitions of random sizes and looks at the full size: by the sandwich rule, whose steps train the
+full size and three others, or by Algorithm 1, whose steps train one. B leaves the weights alone: kernels of the trained
+network are sampled at uniform or tuned partitions, with channels in the smoothing order or as they are.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ from models.recipes.fine_tune import endless_batches
 
 FROM_DISCRETE = "integral from discrete"
 FROM_SCRATCH = "integral from scratch"
+RULES = {"": "sandwich", ", Algorithm 1": "random"}
+"""How the names of the methods of pipeline A end -> rule of a step."""
 ORDERS = ("smoothing order", "channels as they are")
 SMALLEST = 0.25
 """Share of the parameters down to which pipeline A draws partitions."""
@@ -51,10 +54,12 @@ CHUNK = 250
 def pipeline_a(run: Run) -> None:
     """Integral networks at full size: from the discrete network, and from random weights."""
     steps = max(run.options.steps)
-    if run.wants(FROM_DISCRETE) and steps:
-        run.row(FROM_DISCRETE, 1.0, partial(_from_discrete, run, steps), steps=steps, rate=run.options.rate)
-    if run.wants(FROM_SCRATCH):
-        run.row(FROM_SCRATCH, 1.0, partial(_from_scratch, run), epochs=run.options.epochs)
+    for ending, rule in RULES.items():
+        if run.wants(FROM_DISCRETE + ending) and steps:
+            details = {"steps": steps, "rate": run.options.rate}
+            run.row(FROM_DISCRETE + ending, 1.0, partial(_from_discrete, run, steps, rule), **details)
+        if run.wants(FROM_SCRATCH + ending):
+            run.row(FROM_SCRATCH + ending, 1.0, partial(_from_scratch, run, rule), epochs=run.options.epochs)
 
 
 def pipeline_b(run: Run, shares: Sequence[float]) -> None:
@@ -92,44 +97,47 @@ def _sampled(run: Run, share: float, order: str, *, tuned: bool) -> Json:
     }
 
 
-def _from_discrete(run: Run, steps: int) -> Json:
+def _from_discrete(run: Run, steps: int, rule: str) -> Json:
     schedule = run.schedule()
-    settings = SizeTraining(
-        epochs=1,
-        peak_rate=schedule.peak_rate,
-        warmup_share=schedule.warmup_share,
-        weight_decay=schedule.weight_decay,
-        bfloat16=run.options.bfloat16,
-    )
     found = _trained(
         run,
         calibrated(run),
-        settings,
+        _settings(run, schedule, rule, epochs=1),
         batches=_Steps(run.data.train, schedule, steps),
         seed=schedule.seed,
-        state=run.file(f"integral-from-discrete-{steps}-{schedule.peak_rate:g}", ".pt"),
+        state=run.file(f"integral-from-discrete-{rule}-{steps}-{schedule.peak_rate:g}", ".pt"),
     )
     return {**found, "steps": steps}
 
 
-def _from_scratch(run: Run) -> Json:
+def _from_scratch(run: Run, rule: str) -> Json:
     torch.manual_seed(run.options.seed)
     module = run.make(widths=run.widths).train()
     module(run.data.calibration_pixels())  # statistics of their own, so that BatchNorm leaves a bias when it is folded
     module.eval()
     checkpoint = calibrated(run, bare_checkpoint(module, name=run.options.network))
     schedule = Schedule(seed=run.options.seed, epochs=run.options.epochs)
-    settings = SizeTraining(
-        epochs=schedule.epochs,
+    batches = _Epochs(run.data.train, schedule)
+    found = _trained(
+        run,
+        checkpoint,
+        _settings(run, schedule, rule, epochs=schedule.epochs),
+        batches=batches,
+        seed=schedule.seed,
+        state=run.file(f"integral-from-scratch-{rule}-{schedule.epochs}", ".pt"),
+    )
+    return {**found, "steps": schedule.epochs * len(batches)}
+
+
+def _settings(run: Run, schedule: Schedule, rule: str, *, epochs: int) -> SizeTraining:
+    return SizeTraining(
+        epochs=epochs,
         peak_rate=schedule.peak_rate,
         warmup_share=schedule.warmup_share,
         weight_decay=schedule.weight_decay,
+        rule=rule,
         bfloat16=run.options.bfloat16,
     )
-    batches = _Epochs(run.data.train, schedule)
-    state = run.file(f"integral-from-scratch-{schedule.epochs}", ".pt")
-    found = _trained(run, checkpoint, settings, batches=batches, seed=schedule.seed, state=state)
-    return {**found, "steps": schedule.epochs * len(batches)}
 
 
 def _trained(

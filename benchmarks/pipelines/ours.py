@@ -1,16 +1,18 @@
 """Rows of this project's own network: what a user exports, run in ONNX Runtime on the images that rivals are judged on.
 
 Two checkpoints are measured. The discrete network is imported with the thousand calibration images that every method
-gets, and exported `refined` and `instant`. A checkpoint of `inn train`, given by the user, is exported `trained`, and
-`refined` on top of that. Parameters and multiply-accumulates are those of the manifest.
+gets, and exported `refined` and `instant`. A checkpoint of trained sizes is exported `trained`, and `refined` on top of
+that: what `inn train` wrote for the network, given by the user, or what the same recipe makes of the import here.
+Parameters and multiply-accumulates are those of the manifest.
 """
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +21,7 @@ import onnxruntime
 import torch
 
 from benchmarks.pipelines.data import Part
+from benchmarks.pipelines.elapsed import Elapsed
 from benchmarks.pipelines.run import Run
 from benchmarks.rows import Json
 from inn_core.checkpoint import load_checkpoint, save_checkpoint
@@ -30,6 +33,8 @@ from inn_core.plan import Budget, feasible_range
 from inn_core.quality import check_quality
 from models.recipes.classifier import to_pixels
 from models.recipes.fashion_resnet import write_onnx
+from models.recipes.fashion_sizes import recipe_from
+from models.recipes.size_run import run_recipe
 
 TRAINED = "ours, trained sizes"
 REFINED_OF_TRAINED = "ours, refined of trained"
@@ -61,10 +66,11 @@ class Source:
 def ours(run: Run, shares: Sequence[float]) -> None:
     """The full size and every share, in every quality that is asked for.
 
-    Methods of a trained checkpoint are left out where none is given, unless they are asked for by name.
+    Methods of a trained checkpoint are left out where none is given, unless they are asked for by name: then it is
+    trained, for the most steps asked.
 
     Raises:
-        SystemExit: the trained checkpoint is missing, is not one of this network, or does not say what it took.
+        SystemExit: the trained checkpoint is not one of this network, or does not say what it took.
     """
     options = run.options
     of_trained = [method for method in OF_TRAINED if run.wants(method) and (options.checkpoint or options.methods)]
@@ -81,15 +87,14 @@ def ours(run: Run, shares: Sequence[float]) -> None:
 
 
 def trained(run: Run) -> Source:
-    """The checkpoint that the user gave, checked.
+    """The checkpoint of trained sizes that the user gave, checked, or the one that is trained here.
 
     Raises:
         SystemExit: as `ours`.
         InnError: the file is no checkpoint, or it was not trained in its sizes.
     """
-    options, path = run.options, run.options.checkpoint
-    if path is None:
-        raise SystemExit(f"'{TRAINED}' needs the checkpoint that inn train wrote; give it with --checkpoint N.inn")
+    options = run.options
+    path = options.checkpoint or train_sizes(run)
     network = load_checkpoint(path)
     check_quality(network, "trained")
     _, largest = feasible_range(network, "params")
@@ -108,6 +113,33 @@ def trained(run: Run) -> Source:
         float(_known(training.get("seconds"), options.shared_seconds, "seconds", path)),
         int(_known(training.get("steps"), options.shared_steps, "steps", path)),
     )
+
+
+def train_sizes(run: Run) -> Path:
+    """Train the sizes of the imported network by the recipe of `inn train fashion_resnet`, unless that was done.
+
+    Returns:
+        The checkpoint in the build folder; its provenance has the seconds, those of an earlier, stopped run included.
+    """
+    n_steps = max(run.options.steps)
+    path = run.file(f"trained-sizes-{n_steps}", ".inn")
+    if path.is_file():
+        return path
+    part = run.data.train
+    start = imported(run).network
+    recipe = recipe_from(lambda: start, part.images, part.labels, name=run.options.network, seed=run.options.seed)
+    epochs = max(1, math.ceil(n_steps / len(recipe.batches)))
+    state = path.with_suffix(".pt")
+    elapsed = Elapsed(state)
+    network = run_recipe(
+        replace(recipe, settings=replace(recipe.settings, epochs=epochs)),
+        state_path=state,
+        device=run.device,
+        progress=elapsed.noting(run.progress(TRAINED)),
+    )
+    training = {**network.provenance["training"], "seconds": round(elapsed.seconds, 3)}
+    save_checkpoint(replace(network, provenance={**network.provenance, "training": training}), path)
+    return path
 
 
 def imported(run: Run) -> Source:

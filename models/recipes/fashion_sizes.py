@@ -6,7 +6,7 @@ It starts from the imported network that ships with the package and ends with a 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from inn_core.checkpoint import load_checkpoint
+from inn_core.network import Checkpoint
 from inn_core.training import Batch
 from inn_core.training_settings import SizeTraining
 from models.datasets import DEFAULT_FOLDER, fashion_mnist
@@ -68,9 +69,37 @@ def recipe(*, seed: int = 0, labelled: bool = True, folder: str | Path = DEFAULT
     Raises:
         DatasetError: the images are not installed.
     """
-    schedule = Schedule(seed=seed + 1000)  # another order than that of the discrete network's own training
     images, labels = fashion_mnist("train", folder=folder)
     test_images, test_labels = fashion_mnist("test", folder=folder)
+    return replace(
+        recipe_from(
+            lambda: load_checkpoint(START), images, labels, name="fashion_resnet", seed=seed, labelled=labelled
+        ),
+        evaluation={"image": to_pixels(test_images).numpy(), "labels": test_labels.astype(np.int64)},
+        data=f"Fashion-MNIST, {len(images):,} training images",
+        description="residual network for Fashion-MNIST, all sizes",
+    )
+
+
+def recipe_from(
+    start: Callable[[], Checkpoint],
+    images: ByteArray,  # shape: (n, height, width)
+    labels: ByteArray,  # shape: (n,)
+    *,
+    name: str,
+    seed: int = 0,
+    labelled: bool = True,
+) -> Recipe:
+    """The same recipe for any classifier of grey images.
+
+    Args:
+        start: loads the network.
+        images: uint8.
+        labels: class of each image.
+        name: of the recipe.
+        seed, labelled: as in `recipe`.
+    """
+    schedule = Schedule(seed=seed + 1000)  # another order than that of the discrete network's own training
 
     def task_loss(logits: Any, classes: Any) -> Tensor:
         return functional.cross_entropy(
@@ -78,16 +107,13 @@ def recipe(*, seed: int = 0, labelled: bool = True, folder: str | Path = DEFAULT
         )
 
     return Recipe(
-        name="fashion_resnet",
-        start=lambda: load_checkpoint(START),
+        name=name,
+        start=start,
         batches=FashionBatches(images, labels, schedule),
         task_loss=task_loss if labelled else None,
         settings=replace(SETTINGS, task_share=LABEL_SHARE) if labelled else SETTINGS,
-        evaluation={"image": to_pixels(test_images).numpy(), "labels": test_labels.astype(np.int64)},
         is_fastest=True,
         independent=INDEPENDENT,
         smallest=SMALLEST,
         seed=seed,
-        data=f"Fashion-MNIST, {len(images):,} training images",
-        description="residual network for Fashion-MNIST, all sizes",
     )

@@ -17,7 +17,7 @@ from inn_core.integral import IntegralNetwork
 from inn_core.network import Checkpoint
 from inn_core.training import make_optimizer, train_sizes_
 from inn_core.training_settings import SizeTraining
-from inn_core.training_step import Teacher, sandwich_step
+from inn_core.training_step import Teacher, random_step, sandwich_step
 from tests.inn_core.graph.tiny import model_of, node
 from tests.inn_core.sized import (
     Repeated,
@@ -76,6 +76,26 @@ def test_a_step_adds_the_gradients_of_the_losses_by_hand(
         torch.testing.assert_close(parameter.grad, expected.grad, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("labels", [True, False])
+def test_a_step_of_algorithm_1_adds_the_gradient_at_one_random_size(
+    checkpoint: Checkpoint, batches: Repeated, labels: bool
+) -> None:
+    settings = SizeTraining(rule="random")
+    network, twin = (shaken_(IntegralNetwork(checkpoint, independent=1.0, seed=9)).train() for _ in range(2))
+    ((inputs,), targets) = batches.epoch(0)[0]
+    task, teacher = (cross_entropy, None) if labels else (None, Teacher(network))
+    value = random_step(network, (inputs,), targets, settings=settings, task_loss=task, teacher=teacher)
+    sizes = twin.sample_sizes()
+    assert sizes != twin.full_sizes
+    sized = twin(inputs, sizes=sizes)
+    loss = F.cross_entropy(sized, targets) if labels else kl(own_output(checkpoint, inputs), sized)
+    loss.backward()
+    assert value == pytest.approx(float(loss.detach()), rel=1e-5)
+    assert int(network.draws_taken) == 1
+    for parameter, expected in zip(network.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, expected.grad, rtol=1e-4, atol=1e-6)
+
+
 def test_without_labels_a_step_learns_from_the_checkpoint(checkpoint: Checkpoint, batches: Repeated) -> None:
     settings = SizeTraining(smaller_sizes=2)
     network, twin = (shaken_(IntegralNetwork(checkpoint, seed=9)).train() for _ in range(2))
@@ -91,8 +111,10 @@ def test_without_labels_a_step_learns_from_the_checkpoint(checkpoint: Checkpoint
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("kernels", [False, True])
-def test_every_size_learns_the_task(checkpoint: Checkpoint, batches: Repeated, optimizer: str, kernels: bool) -> None:
+@pytest.mark.parametrize(("kernels", "rule"), [(False, "sandwich"), (True, "sandwich"), (True, "random")])
+def test_every_size_learns_the_task(
+    checkpoint: Checkpoint, batches: Repeated, optimizer: str, kernels: bool, rule: str
+) -> None:
     network = with_kernels(checkpoint) if kernels else IntegralNetwork(checkpoint)
 
     def losses() -> list[float]:
@@ -105,7 +127,9 @@ def test_every_size_learns_the_task(checkpoint: Checkpoint, batches: Repeated, o
 
     before = losses()
     seen: list[tuple[int, float]] = []
-    settings = SizeTraining(epochs=8, optimizer=optimizer, peak_rate=0.05 if optimizer == "sgd" else 0.02)
+    epochs = 8 if rule == "sandwich" else 16  # a step trains one size instead of four
+    peak_rate = 0.05 if optimizer == "sgd" else 0.02
+    settings = SizeTraining(epochs=epochs, optimizer=optimizer, peak_rate=peak_rate, rule=rule)
     train_sizes_(
         network,
         batches,
@@ -114,7 +138,7 @@ def test_every_size_learns_the_task(checkpoint: Checkpoint, batches: Repeated, o
         after_epoch=lambda epoch, loss: seen.append((epoch, loss)),
     )
     assert not network.training
-    assert [epoch for epoch, _ in seen] == list(range(1, 9))
+    assert [epoch for epoch, _ in seen] == list(range(1, epochs + 1))
     assert seen[-1][1] < 0.8 * seen[0][1]
     assert all(now < 0.85 * then for now, then in zip(losses(), before, strict=True))
 
@@ -160,7 +184,7 @@ class KilledError(Exception):
 
 
 @pytest.mark.parametrize("save_seconds", [0.0, math.inf])
-@pytest.mark.parametrize("labels", [True, False])
+@pytest.mark.parametrize(("labels", "rule"), [(True, "sandwich"), (False, "sandwich"), (True, "random")])
 def test_a_run_that_was_killed_ends_with_the_same_bits(
     checkpoint: Checkpoint,
     batches: Repeated,
@@ -168,10 +192,11 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(
     monkeypatch: pytest.MonkeyPatch,
     save_seconds: float,
     labels: bool,
+    rule: str,
 ) -> None:
     """In the middle of an epoch, twice; states are saved after every step, or only after epochs."""
     monkeypatch.setattr(training, "SAVE_SECONDS", save_seconds)
-    settings = SizeTraining(epochs=3, optimizer="adam", peak_rate=0.01)
+    settings = SizeTraining(epochs=3, optimizer="adam", peak_rate=0.01, rule=rule)
     task = cross_entropy if labels else None
     whole = IntegralNetwork(checkpoint)
     train_sizes_(whole, batches, settings=settings, task_loss=task)
@@ -222,6 +247,7 @@ def test_the_state_of_another_run_is_refused(checkpoint: Checkpoint, batches: Re
     train_sizes_(IntegralNetwork(checkpoint), batches, settings=settings, task_loss=cross_entropy, state_path=state)
     others = [
         (IntegralNetwork(checkpoint), SizeTraining(epochs=2), cross_entropy),
+        (IntegralNetwork(checkpoint), SizeTraining(epochs=1, rule="random"), cross_entropy),
         (IntegralNetwork(checkpoint), settings, None),
         (IntegralNetwork(checkpoint, seed=1), settings, cross_entropy),
         (IntegralNetwork(checkpoint, smallest=0.5), settings, cross_entropy),
@@ -247,16 +273,22 @@ def test_a_loss_that_is_not_finite_ends_the_run(checkpoint: Checkpoint, batches:
     def nan(output: Tensor, _: Tensor) -> Tensor:
         return output.sum() * math.nan
 
-    network = IntegralNetwork(checkpoint)
-    with pytest.raises(InvalidTrainingError, match=r"full network is nan; lower the learning rate \(peak_rate 0.1\)"):
-        train_sizes_(network, batches, settings=SizeTraining(), task_loss=nan, state_path=tmp_path / "run.state")
-    assert not (tmp_path / "run.state").exists()
+    for rule, whose in (("sandwich", "the full network"), ("random", "a random size")):
+        network = IntegralNetwork(checkpoint)
+        with pytest.raises(
+            InvalidTrainingError, match=rf"of {whose} is nan; lower the learning rate \(peak_rate 0.1\)"
+        ):
+            train_sizes_(
+                network, batches, settings=SizeTraining(rule=rule), task_loss=nan, state_path=tmp_path / "run.state"
+            )
+        assert not (tmp_path / "run.state").exists()
 
 
 @pytest.mark.parametrize(
     ("member", "value"),
     [
         ("optimizer", "lion"),
+        ("rule", "largest"),
         ("epochs", 0),
         ("smaller_sizes", -1),
         ("warmup_share", 1.0),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks.pipelines import ours
@@ -102,9 +103,19 @@ def test_a_checkpoint_of_another_seed_network_or_kind_is_refused(folder: Path) -
         ours.trained(made(folder, checkpoint=untrained))
 
 
-def test_trained_sizes_that_are_asked_for_need_a_checkpoint(folder: Path) -> None:
-    with pytest.raises(SystemExit, match="give it with --checkpoint"):
-        ours.ours(made(folder, methods=(ours.TRAINED,)), (0.5,))
+def test_trained_sizes_that_are_asked_for_without_a_checkpoint_are_trained(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once: the weights differ from those of the import, and the second time the checkpoint is there."""
+    run = made(folder, methods=(ours.TRAINED,), steps=(0, 4))
+    trained = ours.trained(run)
+    assert trained.shared_steps == 6  # whole epochs of three batches
+    assert trained.shared_seconds > 0
+    assert trained.network.provenance["training"]["settings"]["task_share"] > 0
+    before = ours.imported(run).network.weights
+    assert any(not np.array_equal(before[name], weight) for name, weight in trained.network.weights.items())
+    monkeypatch.setattr(ours, "run_recipe", None)
+    assert ours.trained(run).digest == trained.digest
 
 
 def test_a_checkpoint_is_of_one_seed(folder: Path) -> None:

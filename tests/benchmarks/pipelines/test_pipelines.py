@@ -46,7 +46,14 @@ def test_part_a_measures_the_discrete_network_and_the_same_trained_on(
     assert [(row["key"]["method"], row["key"]["seed"]) for row in rows] == [
         (method, seed)
         for seed in (0, 1)
-        for method in ("discrete", "discrete, trained on", "integral from discrete", "integral from scratch")
+        for method in (
+            "discrete",
+            "discrete, trained on",
+            "integral from discrete",
+            "integral from scratch",
+            "integral from discrete, Algorithm 1",
+            "integral from scratch, Algorithm 1",
+        )
     ]
     assert rows[1]["found"]["steps"] == 2
     assert len({row["found"]["params"] for row in rows}) == 1
@@ -71,12 +78,11 @@ def test_kernels_learn_from_the_same_batches_as_the_discrete_network(
         monkeypatch.setattr(module, "augmented_batches", watched)
     main(["--part", "A", "--steps", "4", "--epochs", "2", *arguments])
     # 300 images in batches of 128: two epochs of three, or four steps in two epochs
-    discrete, trained_on, from_discrete, from_scratch = seen[:2], seen[2:4], seen[4:6], seen[6:]
+    discrete, trained_on, *kernels = (seen[first : first + 2] for first in range(0, 12, 2))
     assert [len(batches) for batches in discrete] == [3, 3]
-    assert from_scratch == discrete
+    assert kernels == 2 * [trained_on, discrete]
     assert [len(batches) for batches in trained_on] == [3, 1]
-    assert from_discrete == trained_on
-    assert [row["found"].get("steps") for row in rows_in(tmp_path)] == [None, 4, 4, 6]
+    assert [row["found"].get("steps") for row in rows_in(tmp_path)] == [None, 4, *(2 * [4, 6])]
 
 
 def test_a_second_run_trains_and_measures_nothing(
