@@ -25,8 +25,10 @@ from inn_core.graph.program import Program
 from inn_core.network import Array, Checkpoint
 from inn_core.plan import Budget, Plan, choose_plan, feasible_range
 from inn_core.progress import Progress, no_progress, scaled
+from inn_core.quality import SIZES_AS_TRAINED
 from inn_core.resize import resize_template
 from inn_core.samples import LABELS, checked_arrays, checked_labels, input_dtypes
+from inn_core.trained import is_trained, smallest_trained
 
 DEFAULT_POINTS = 10
 PLOT_ENDINGS = (".png", ".svg", ".pdf")
@@ -49,7 +51,7 @@ def curve(
             cast), and optionally `labels`, classes of shape `(n,)`. None measures on the calibration samples, which
             the refined sizes were fitted to: their agreement is then optimistic.
         params: targets in parameters, each inside or above the feasible range; None takes ten, spaced geometrically
-            over the feasible range.
+            over the feasible range, of trained sizes over the range that was trained.
         quality: how sizes are made, as in `discretize`.
         device: where to compute; "auto" takes CUDA where there is one.
         progress: told the size in work and the finished share.
@@ -69,6 +71,8 @@ def curve(
     n_samples = len(next(iter(samples.values())))
     labels = _checked_labels(data, n_samples)
     smallest, largest = feasible_range(network, "params")
+    if quality in SIZES_AS_TRAINED and is_trained(network):
+        smallest = smallest_trained(network)
     targets = list(params) if params is not None else spaced_targets(smallest, largest)
     place = choose_device(device)
 

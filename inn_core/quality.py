@@ -13,6 +13,9 @@ or, where the network was trained in all sizes, the trained size. `trained` is t
 paper's plain integral network: kernels sampled at a uniform partition with a classical quadrature.
 """
 
+SIZES_AS_TRAINED = ("trained", "instant")
+"""Qualities that give a network that was trained in its sizes as it was trained: below those sizes they fall off."""
+
 SMOOTH = "smooth/"
 """Prefix of the statistic that is the smoothing order of a group."""
 

@@ -14,7 +14,8 @@ The smoothing order of a group, which kernel sampling needs, is `smooth/<group>`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -47,6 +48,13 @@ INSTANT = "instant/"
 def is_trained(checkpoint: Checkpoint) -> bool:
     """Whether the checkpoint keeps trained sizes."""
     return bool(checkpoint.sampling)
+
+
+def smallest_trained(checkpoint: Checkpoint) -> int:
+    """Parameters of the smallest size that a trained checkpoint was trained at: the last knot of that size path."""
+    cost = CostModel.of(checkpoint)
+    *_, last = _knot_sizes(checkpoint, "params")
+    return int(cost.evaluate("params", last[None])[0])
 
 
 def sampler_of(checkpoint: Checkpoint) -> Sampler:
@@ -196,11 +204,20 @@ def _arrays(checkpoint: Checkpoint, kind: str, nodes: Sequence[NormalisedNode]) 
     }
 
 
+def _knot_sizes(checkpoint: Checkpoint, unit: Unit) -> Iterator[Array]:
+    """Sizes of the groups at every knot of a size path, the full network first."""
+    for number in itertools.count():
+        row = checkpoint.statistics.get(f"{TRAINED}{unit}/{number}/sizes")
+        if row is None:
+            return
+        yield row
+
+
 def _read_statistics(checkpoint: Checkpoint, nodes: Sequence[NormalisedNode]) -> SizeStatistics:
     cost = CostModel.of(checkpoint)
     paths: dict[Unit, list[StatisticsKnot]] = {unit: [] for unit in PATH_UNITS}
     for unit, knots in paths.items():
-        while (row := checkpoint.statistics.get(f"{TRAINED}{unit}/{len(knots)}/sizes")) is not None:
+        for row in _knot_sizes(checkpoint, unit):
             prefix = f"{unit}/{len(knots)}"
             means = _arrays(checkpoint, f"{prefix}/mean", nodes)
             variances = _arrays(checkpoint, f"{prefix}/variance", nodes)

@@ -23,6 +23,8 @@ import inn_core.evaluate
 import inn_core.training
 import models.recipes.size_run
 from inn_core.checkpoint import load_checkpoint, save_checkpoint
+from inn_core.cost import CostModel
+from inn_core.integral import IntegralNetwork
 from service.cli import app
 from tests.service.training import samples, small_checkpoint, write_desk
 
@@ -102,6 +104,19 @@ def test_the_final_curve_is_that_of_the_written_file(trained: tuple[Path, dict[s
     for old, new in zip(result["curve"]["points"], again["points"], strict=True):
         assert {**old, "seconds": 0} == {**new, "seconds": 0}
     assert result["curve"]["full"]["accuracy"] is not None
+
+
+def test_the_final_curve_goes_from_the_smallest_size_that_was_trained_to_the_full_network(
+    trained: tuple[Path, dict[str, Any]],
+) -> None:
+    """Below, trained sizes fall off, and every point there would say so."""
+    folder, result = trained
+    network = IntegralNetwork.load(folder / "out.inn", smallest=result["training"]["smallest"])
+    cost = CostModel.of(network.checkpoint)
+    found = [point["params"] for point in result["curve"]["points"]]
+    assert found[0] <= int(cost.evaluate("params", cost.to_row(network.smallest_sizes))[0]) <= found[1]
+    assert found[-1] == result["curve"]["full"]["params"]
+    assert found == sorted(found)
 
 
 @pytest.mark.parametrize("quality", ["trained", "uniform", "instant", "refined"])
