@@ -33,7 +33,7 @@ from inn_core.resize import resize_template
 from inn_core.sampler import Sampler
 from inn_core.size_statistics import SizeStatistics
 from inn_core.statistics import output_kinds
-from inn_core.trained import read_parameters, sampler_of, statistics_chunks, to_checkpoint
+from inn_core.trained import STATISTICS_SAMPLES, read_parameters, sampler_of, statistics_chunks, to_checkpoint
 
 _PROGRAMS_KEPT = 64
 
@@ -228,8 +228,9 @@ class IntegralNetwork(nn.Module):
         """Measure the normalisation statistics of every size, at knots along the size paths.
 
         Args:
-            samples: representative inputs in the order of the graph inputs, samples first, about a thousand; those
-                of the checkpoint when left out. More than fit memory are thinned evenly.
+            samples: representative inputs in the order of the graph inputs, samples first; those of the checkpoint
+                when left out. A thousand of them decide where the knots lie, all of them what is measured there;
+                more than fit memory are thinned evenly.
 
         Raises:
             StatisticsMissingError: there are no samples.
@@ -238,7 +239,7 @@ class IntegralNetwork(nn.Module):
             statistics = without_moments(self.checkpoint, self.smallest_sizes)
             self._keep_(statistics)
             return statistics
-        chunks = statistics_chunks(self.checkpoint, samples, self._device())
+        chunks = statistics_chunks(self.checkpoint, samples, self._device(), most=STATISTICS_SAMPLES)
         judged = chunks[: max(1, len(chunks) // 2)]
         full = self.full_sizes
         kinds = output_kinds(self.program(), self.outputs(full, judged[:1], self.moments(full, judged[:1])))
@@ -255,6 +256,9 @@ class IntegralNetwork(nn.Module):
             difference=difference,
             interpolate=lambda found, sizes: found.at(sizes, self.parts.nodes, axes, self.sampler),
         )
+        if samples and len(samples[0]) > STATISTICS_SAMPLES:
+            every = statistics_chunks(self.checkpoint, samples, self._device())
+            statistics = statistics.measured_again(lambda sizes: self.moments(sizes, every))
         self._keep_(statistics)
         return statistics
 

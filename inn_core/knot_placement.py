@@ -1,11 +1,13 @@
 """Where the knots of normalisation statistics lie on the size paths: as many as interpolation between them needs.
 
 An interval is halved as long as the network with interpolated moments differs, at its middle or at the middle of a
-half, by more than a bound from the one with measured moments.
+half, by more than a bound from the one with measured moments. The worst interval comes first, since a path has only
+so many knots.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,15 +18,14 @@ from numpy.typing import NDArray
 
 from inn_core.cost import PATH_UNITS, CostModel, Unit
 from inn_core.network import Checkpoint, Sizes
-from inn_core.size_statistics import MomentsByWeight, SizeStatistics, StatisticsKnot
+from inn_core.size_statistics import Measure, MomentsByWeight, SizeStatistics, StatisticsKnot
 from inn_core.trained_check import MOST_KNOTS
 
 COARSE_RATIO = 0.5  # cost of a knot over that of the one before, at the start
-DIVERGENCE_BOUND = 2e-3  # of outputs, in nats for classifiers, squared relative error otherwise
-CLOSEST_RATIO = 0.93  # knots are not placed closer than this
+DIVERGENCE_BOUND = 1e-3  # of outputs, in nats for classifiers, squared relative error otherwise
+CLOSEST_RATIO = 0.97  # knots are not placed closer than this
 
 IntArray = NDArray[np.int64]
-Measure = Callable[[Sizes], MomentsByWeight]
 Difference = Callable[[Sizes, MomentsByWeight, MomentsByWeight], float]
 Interpolate = Callable[[SizeStatistics, Sizes], MomentsByWeight]
 
@@ -50,8 +51,8 @@ def place_knots(
     }
     statistics = SizeStatistics(cost, paths)
 
-    def is_poor(knot: StatisticsKnot) -> bool:
-        return difference(knot.sizes, knot.moments, interpolate(statistics, knot.sizes)) > DIVERGENCE_BOUND
+    def off(knot: StatisticsKnot) -> float:
+        return difference(knot.sizes, knot.moments, interpolate(statistics, knot.sizes))
 
     for unit in PATH_UNITS:
         path = _Path.of(cost, checkpoint.paths[unit], unit, measure)
@@ -59,14 +60,7 @@ def place_knots(
         knots = paths[unit]
         for target in _coarse(knots[0].cost, low):
             _insert(knots, path.within(target))
-        pending = list(pairwise(knots))
-        while pending and len(knots) < MOST_KNOTS:
-            above, below = pending.pop(0)
-            if below.cost <= above.cost * CLOSEST_RATIO and any(map(is_poor, path.inside(above, below))):
-                middle = path.between(above, below)
-                assert middle is not None, "something was judged there"
-                _insert(knots, middle)
-                pending += [(above, middle), (middle, below)]
+        _halve_(knots, path, off)
     return statistics
 
 
@@ -79,6 +73,33 @@ def without_moments(checkpoint: Checkpoint, smallest: Sizes) -> SizeStatistics:
         difference=lambda *_: 0.0,
         interpolate=lambda *_: {},
     )
+
+
+def _halve_(knots: list[StatisticsKnot], path: _Path, off: Callable[[StatisticsKnot], float]) -> None:
+    """Add knots until every interval is good, no interval is long enough, or there are enough; the worst come first.
+
+    Args:
+        knots: of the path, the full network first.
+        path: where they lie.
+        off: what interpolation from the knots so far does to the outputs at a plan.
+    """
+    poor: list[tuple[float, int, StatisticsKnot, StatisticsKnot]] = []  # a heap: costs differ, knots are not compared
+
+    def judge(above: StatisticsKnot, below: StatisticsKnot) -> None:
+        if below.cost <= above.cost * CLOSEST_RATIO:
+            worst = max(map(off, path.inside(above, below)), default=0.0)
+            if worst > DIVERGENCE_BOUND:
+                heapq.heappush(poor, (-worst, above.cost, above, below))
+
+    for pair in list(pairwise(knots)):
+        judge(*pair)
+    while poor and len(knots) < MOST_KNOTS:
+        *_, above, below = heapq.heappop(poor)
+        middle = path.between(above, below)
+        assert middle is not None, "something was judged there"
+        _insert(knots, middle)
+        judge(above, middle)
+        judge(middle, below)
 
 
 def _coarse(full: int, low: int) -> list[int]:

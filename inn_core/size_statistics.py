@@ -7,8 +7,8 @@ between them; `inn_core.knot_placement` says where they lie.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from inn_core.normalisation import Moments, NormalisedNode
 from inn_core.sampler import Sampler
 
 MomentsByWeight = Mapping[str, Moments]
+Measure = Callable[[Sizes], MomentsByWeight]
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,18 @@ class SizeStatistics:
     def is_measured(self, sizes: Sizes) -> bool:
         """Whether a plan is one of the knots, whose moments are not interpolated."""
         return any(knot.sizes == sizes for knots in self.paths.values() for knot in knots)
+
+    def measured_again(self, measure: Measure) -> SizeStatistics:
+        """The same knots with moments that are measured anew, each plan once."""
+        known: dict[tuple[int, ...], MomentsByWeight] = {}
+
+        def anew(knot: StatisticsKnot) -> StatisticsKnot:
+            key = tuple(knot.sizes.values())
+            if key not in known:
+                known[key] = measure(knot.sizes)
+            return replace(knot, moments=known[key])
+
+        return SizeStatistics(self.cost, {unit: [anew(knot) for knot in knots] for unit, knots in self.paths.items()})
 
     def at(
         self, sizes: Sizes, nodes: Sequence[NormalisedNode], axes: Mapping[str, tuple[Axis, ...]], sampler: Sampler

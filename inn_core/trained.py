@@ -162,9 +162,15 @@ def to_checkpoint(
 
 
 def statistics_chunks(
-    checkpoint: Checkpoint, samples: Sequence[Tensor], device: torch.device
+    checkpoint: Checkpoint, samples: Sequence[Tensor], device: torch.device, *, most: int | None = None
 ) -> list[dict[str, Tensor]]:
     """Samples to measure statistics with, in chunks by graph input: those given, else those of the checkpoint.
+
+    Args:
+        checkpoint: the network.
+        samples: in the order of the graph inputs, or none.
+        device: of the chunks.
+        most: samples that are taken, evenly over all; else as many as fit memory.
 
     Raises:
         StatisticsMissingError: there are none.
@@ -184,7 +190,8 @@ def statistics_chunks(
     count = min(len(array) for array in arrays.values())
     if not count:
         raise StatisticsMissingError(f"there are no samples to measure the statistics of '{checkpoint.name}' with")
-    chosen = spread(count, affordable_samples(program, checkpoint.structure, 1))
+    affordable = affordable_samples(program, checkpoint.structure, 1)
+    chosen = spread(count, affordable if most is None else min(most, affordable))
     arrays = {name: array[chosen] for name, array in arrays.items()}
     return to_chunks(arrays, chunk_samples(checkpoint.structure), device)
 

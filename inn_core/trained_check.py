@@ -12,7 +12,7 @@ from inn_core.graph.normalize import is_usable
 from inn_core.network import Array, Checkpoint
 from inn_core.quality import SMOOTH, TRAINED
 
-MOST_KNOTS = 24
+MOST_KNOTS = 64
 """Most knots of normalisation statistics on a size path: training stops there, and a file may not ask for more."""
 
 NORMALISED_OPERATORS = ("Conv", "ConvTranspose", "Gemm")

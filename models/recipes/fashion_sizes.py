@@ -16,12 +16,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from inn_core.checkpoint import load_checkpoint
+from inn_core.engine import spread
 from inn_core.network import Checkpoint
 from inn_core.training import Batch
 from inn_core.training_settings import SizeTraining
 from models.datasets import DEFAULT_FOLDER, fashion_mnist
 from models.recipes.classifier import ByteArray, Schedule, augmented_batches, to_pixels
-from models.recipes.recipe import Recipe
+from models.recipes.recipe import STATISTICS_SAMPLES, Recipe
 
 START = Path(__file__).parents[1] / "checkpoints" / "fashion_resnet_imported.inn"
 """The imported network, of `python -m models.recipes.fashion_resnet`; this recipe makes `fashion_resnet.inn` of it."""
@@ -112,6 +113,7 @@ def recipe_from(
         batches=FashionBatches(images, labels, schedule),
         task_loss=task_loss if labelled else None,
         settings=replace(SETTINGS, task_share=LABEL_SHARE) if labelled else SETTINGS,
+        statistics={"image": to_pixels(images[spread(len(images), STATISTICS_SAMPLES)]).numpy()},
         is_fastest=True,
         independent=INDEPENDENT,
         smallest=SMALLEST,

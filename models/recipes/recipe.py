@@ -15,6 +15,9 @@ from inn_core.training import Batches
 from inn_core.training_settings import SizeTraining
 from inn_core.training_step import TaskLoss
 
+STATISTICS_SAMPLES = 4096
+"""Of the training data, for the statistics of the sizes; twice as many were not worth more."""
+
 BUILT_IN: Mapping[str, str] = {"fashion_resnet": "models.recipes.fashion_sizes:recipe"}
 """Recipes that ship with the package."""
 
@@ -37,6 +40,8 @@ class Recipe:
         settings: of the run.
         evaluation: arrays for the final curve, one per graph input and `labels` where accuracy is wanted; None takes
             the samples that the checkpoint keeps.
+        statistics: arrays that the normalisation statistics of the sizes are measured on, one per graph input, in the
+            graph's own types; None takes the samples that the checkpoint keeps. Several thousand are better than one.
         is_fastest: compute in bfloat16 where a step takes less time so, whatever the settings say; decided once a
             run, for networks of one input and one output.
         normalise, smallest, independent, seed: options of `IntegralNetwork`.
@@ -50,6 +55,7 @@ class Recipe:
     task_loss: TaskLoss | None
     settings: SizeTraining
     evaluation: Mapping[str, Array] | None = None
+    statistics: Mapping[str, Array] | None = None
     is_fastest: bool = False
     normalise: bool = True
     smallest: float = SMALLEST_SHARE

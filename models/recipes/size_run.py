@@ -112,7 +112,7 @@ def run_recipe(
         after_epoch=after_epoch,
     )
     progress("statistics of every size", _TRAINED)
-    network.measure_()
+    network.measure_(*_statistics_samples(recipe, lent))
     trained = network.to_checkpoint()
     training = {
         "recipe": recipe.name,
@@ -157,6 +157,14 @@ def _is_bfloat16_faster(network: IntegralNetwork, batches: _Placed, device: torc
     if len(inputs) != 1 or len(outputs) != 1 or not inputs[0].is_floating_point():
         return False
     return is_bfloat16_faster(lambda: copy.deepcopy(network).train(), inputs[0], device=device)
+
+
+def _statistics_samples(recipe: Recipe, start: Checkpoint) -> list[Tensor]:
+    """The recipe's samples for statistics in the order of the graph inputs; none when it has none."""
+    if recipe.statistics is None:
+        return []
+    names = [value.name for value in start.template.model.graph.input]
+    return [torch.from_numpy(np.ascontiguousarray(recipe.statistics[name])) for name in names]
 
 
 def _training_samples(start: Checkpoint, batches: Batches) -> dict[str, Array]:

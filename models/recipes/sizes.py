@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from inn_core.distill import random_box
 from inn_core.divergence import log_probabilities, output_kind
+from inn_core.engine import spread
 from inn_core.errors import InnError
 from inn_core.graph.axis import axis_size
 from inn_core.graph.program import Program
@@ -27,7 +28,7 @@ from inn_core.samples import LABELS, checked_arrays, checked_labels, fixed_batch
 from inn_core.training import Batch
 from inn_core.training_settings import SizeTraining
 from inn_core.training_step import TaskLoss
-from models.recipes.recipe import Recipe
+from models.recipes.recipe import STATISTICS_SAMPLES, Recipe
 
 MIXED_SHARE = 0.5
 """Of a batch of images without labels, which get a box of another image."""
@@ -117,12 +118,15 @@ def sizes_recipe(
     program = Program(checkpoint.template.model)
     is_normalised = bool(normalised_nodes(checkpoint.structure, program, weights))
     kind: dict[str, Any] = _NORMALISED if is_normalised else _PLAIN
+    dtypes = input_dtypes(checkpoint)
+    kept = spread(count, STATISTICS_SAMPLES)
     return Recipe(
         name=checkpoint.name,
         start=lambda: checkpoint,
-        batches=SampleBatches(inputs, input_dtypes(checkpoint), labels, batch=batch, seed=seed),
+        batches=SampleBatches(inputs, dtypes, labels, batch=batch, seed=seed),
         task_loss=None if labels is None else _cross_entropy(program),
         settings=SizeTraining(epochs=min(max(round(STEPS * batch / count), low), high), **kind),
+        statistics={name: array[kept].astype(dtypes[name]) for name, array in inputs.items()},
         is_fastest=_classes(checkpoint) is not None,
         seed=seed,
         data=_digest(inputs, labels),
