@@ -2,6 +2,9 @@
 
 Moments of pre-activations drift with size, smoothly along a path. They are measured at *knots* and interpolated
 between them; `inn_core.knot_placement` says where they lie.
+
+Plans are rarely on a path: channels of one group are exchanged for those of another to meet a budget. Moments of a node
+depend most on how many channels it reads, so each node takes the knots where it reads about as many as in the plan.
 """
 
 from __future__ import annotations
@@ -14,12 +17,14 @@ import torch
 from torch import Tensor
 
 from inn_core.cost import PATH_UNITS, CostModel, Unit
-from inn_core.graph.axis import Axis
+from inn_core.graph.axis import Axis, axis_size
 from inn_core.network import Sizes
 from inn_core.normalisation import Moments, NormalisedNode
 from inn_core.sampler import Sampler
 
 MomentsByWeight = Mapping[str, Moments]
+Bracket = tuple["StatisticsKnot", "StatisticsKnot", float]
+"""Two knots and a place between them: 0 at the first, the larger one, 1 at the second."""
 Measure = Callable[[Sizes], MomentsByWeight]
 
 
@@ -83,36 +88,62 @@ class SizeStatistics:
             sampler: that of the knots.
 
         Returns:
-            Moments by weight name. At a knot they are the knot's. A channel that the knot below lacks has the
-            moments of the knot above, and one that this lacks, too, those of the full network.
+            Moments by weight name. At a knot they are the knot's. A channel that the knots lack where a node reads
+            as many channels has the moments of the knots that cost as much, and one that these lack, too, those of
+            the full network.
         """
-        above, below, share = min((self._bracket(unit, sizes) for unit in PATH_UNITS), key=lambda found: found[3])[:3]
+        on_paths = (self._along(unit, sizes) for unit in PATH_UNITS)
+        knots, cost = min(on_paths, key=lambda found: _distance(found[0], found[1], sizes))
+        by_cost = _by_cost(knots, cost)
         result = {}
         for node in nodes:
             axis = axes[node.bias][0]
-            parts = [_carried(knot, node.weight, axis, sizes, sampler) for knot in (self.full, above, below)]
-            (mean, spread, _), *nearer = parts
-            for weight, (other_mean, other_spread, known) in zip((1.0, share), nearer, strict=True):
-                mean = torch.where(known, torch.lerp(mean, other_mean, weight), mean)
-                spread = torch.where(known, torch.lerp(spread, other_spread, weight), spread)
+            by_input = _by_input(knots, axes[node.weight][1 - node.out_axis], sizes, cost)
+            mean, spread, _ = _carried(self.full, node.weight, axis, sizes, sampler)
+            for above, below, share in (by_cost, by_input):
+                for weight, knot in ((1.0, above), (share, below)):
+                    other_mean, other_spread, known = _carried(knot, node.weight, axis, sizes, sampler)
+                    mean = torch.where(known, torch.lerp(mean, other_mean, weight), mean)
+                    spread = torch.where(known, torch.lerp(spread, other_spread, weight), spread)
             result[node.weight] = Moments(mean, spread.square())
         return result
 
-    def _bracket(self, unit: Unit, sizes: Sizes) -> tuple[StatisticsKnot, StatisticsKnot, float, float]:
-        """The knots around a plan by cost, its place between them (0 above, 1 below), its distance from the path."""
-        knots = self.paths[unit]
-        cost = int(self.cost.evaluate(unit, self.cost.to_row(sizes))[0])
-        position = next((i for i, knot in enumerate(knots) if knot.cost <= cost), len(knots) - 1)
-        above, below = knots[max(position - 1, 0)], knots[position]
-        share = 1.0
-        if above.cost > below.cost:
-            share = math.log(above.cost / max(cost, 1)) / math.log(above.cost / below.cost)
-            share = min(max(share, 0.0), 1.0)
-        distance = sum(
-            abs(math.log(sizes[name] / (above.sizes[name] ** (1 - share) * below.sizes[name] ** share)))
-            for name in sizes
-        )
-        return above, below, share, distance
+    def _along(self, unit: Unit, sizes: Sizes) -> tuple[Sequence[StatisticsKnot], int]:
+        """The knots of a path, and what a plan costs in its unit."""
+        return self.paths[unit], int(self.cost.evaluate(unit, self.cost.to_row(sizes))[0])
+
+
+def _by_cost(knots: Sequence[StatisticsKnot], cost: int) -> Bracket:
+    """The knots around a cost, and its place between them (0 above, 1 below)."""
+    position = next((i for i, knot in enumerate(knots) if knot.cost <= cost), len(knots) - 1)
+    above, below = knots[max(position - 1, 0)], knots[position]
+    share = 1.0
+    if above.cost > below.cost:
+        share = math.log(above.cost / max(cost, 1)) / math.log(above.cost / below.cost)
+        share = min(max(share, 0.0), 1.0)
+    return above, below, share
+
+
+def _by_input(knots: Sequence[StatisticsKnot], axis: Axis, sizes: Sizes, cost: int) -> Bracket:
+    """The knots around a plan by how many channels a node reads, and by cost among knots where it reads as many."""
+    count = axis_size(axis, sizes)
+    counts = [axis_size(axis, knot.sizes) for knot in knots]
+    equal = [knot for knot, other in zip(knots, counts, strict=True) if other == count]
+    if equal:
+        return _by_cost(equal, cost)
+    below = next((i for i, other in enumerate(counts) if other < count), len(knots))
+    if below in (0, len(knots)):  # kernels may have more channels than the full network
+        nearest = knots[min(below, len(knots) - 1)]
+        return nearest, nearest, 1.0
+    return knots[below - 1], knots[below], (counts[below - 1] - count) / (counts[below - 1] - counts[below])
+
+
+def _distance(knots: Sequence[StatisticsKnot], cost: int, sizes: Sizes) -> float:
+    """How far a plan is from the path between two of its knots."""
+    above, below, share = _by_cost(knots, cost)
+    return sum(
+        abs(math.log(sizes[name] / (above.sizes[name] ** (1 - share) * below.sizes[name] ** share))) for name in sizes
+    )
 
 
 def _carried(

@@ -137,10 +137,11 @@ def test_a_channel_that_dies_between_knots_keeps_the_weights_in_bounds() -> None
     for size in range(2, 8):
         sizes = dict.fromkeys(checkpoint.structure.full_sizes(), size)
         own = int(cost.evaluate("params", cost.to_row(sizes))[0])
-        share = math.log(knots[0].cost / own) / math.log(knots[0].cost / knots[1].cost)
+        by_cost = math.log(knots[0].cost / own) / math.log(knots[0].cost / knots[1].cost)
+        by_channels = (8 - size) / 7
         found = statistics.at(sizes, network.parts.nodes, checkpoint.structure.weights, network.sampler)
-        for moments in found.values():
-            assert float(moments.deviation().min()) > 0.99 * (1 - share)
+        for name, share in (("w0", by_cost), ("w1", by_channels), ("w2", by_channels)):  # w0 reads the image
+            assert float(found[name].deviation().min()) > 0.99 * (1 - share)
 
 
 def test_a_plan_on_both_paths_has_one_answer() -> None:
@@ -202,8 +203,8 @@ def test_moments_are_those_of_the_path_that_is_closest() -> None:
         assert float(kept.max()) <= value, sizes
 
 
-def test_channels_that_a_knot_lacks_take_the_next_larger_one() -> None:
-    """Off the path a plan may keep more channels of a group than the knots around it."""
+def test_a_node_takes_the_knots_where_it_reads_as_many_channels() -> None:
+    """Off the path a plan may keep more channels of a group than the knots around it; they take larger ones'."""
     checkpoint = small_residual()
     network = IntegralNetwork(checkpoint)
     first, second = checkpoint.structure.full_sizes()
@@ -228,4 +229,6 @@ def test_channels_that_a_knot_lacks_take_the_next_larger_one() -> None:
     expected = torch.tensor([2 + 2 * share if rank[c] < 2 else 2.0 if rank[c] < 6 else 1.0 for c in kept])
     torch.testing.assert_close(found["w0"].mean, expected.float())
     torch.testing.assert_close(found["w0"].variance, expected.float().square())  # deviations are interpolated
-    torch.testing.assert_close(found["w1"].mean, torch.full((2,), 2 + 2 * share))
+    torch.testing.assert_close(found["w1"].mean, torch.full((2,), 1.5))  # reads 7 channels, the knots around 8 and 6
+    expected = torch.tensor([4.0 if rank[c] < 2 else 2.0 if rank[c] < 6 else 1.0 for c in kept])
+    torch.testing.assert_close(found["w2"].mean, expected)  # reads 2 channels, as the last knot does
