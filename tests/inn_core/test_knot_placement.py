@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 from inn_core.cost import CostModel
 from inn_core.knot_placement import CLOSEST_RATIO, place_knots
+from inn_core.network import Checkpoint
 from inn_core.trained_check import MOST_KNOTS
 from tests.inn_core.sized import small_residual
+
+
+def placed(checkpoint: Checkpoint, is_bad: Callable[[int], bool]) -> list[int]:
+    """Costs of the knots on the path of parameters, where interpolation is bad at plans with such parameters."""
+    cost = CostModel.of(checkpoint)
+
+    def difference(sizes: dict[str, int], *_: object) -> float:
+        return float(is_bad(int(cost.evaluate("params", cost.to_row(sizes))[0])))
+
+    statistics = place_knots(
+        checkpoint,
+        smallest=cost.to_sizes(cost.minimum()),
+        measure=lambda sizes: {},
+        difference=difference,
+        interpolate=lambda *_: {},
+    )
+    return [knot.cost for knot in statistics.paths["params"]]
 
 
 def test_knots_are_placed_where_interpolation_is_bad() -> None:
     """A made-up divergence that is large in one half of the path only."""
     checkpoint = small_residual()
     cost = CostModel.of(checkpoint)
-    smallest = cost.to_sizes(cost.minimum())
     full = int(cost.evaluate("params", cost.full()[None])[0])
 
     def place(bad_from: float) -> list[int]:
-        def difference(sizes: dict[str, int], *_: object) -> float:
-            share = int(cost.evaluate("params", cost.to_row(sizes))[0]) / full
-            return 1.0 if share < bad_from else 0.0
-
-        statistics = place_knots(
-            checkpoint,
-            smallest=smallest,
-            measure=lambda sizes: {},
-            difference=difference,
-            interpolate=lambda *_: {},
-        )
-        return [knot.cost for knot in statistics.paths["params"]]
+        return placed(checkpoint, lambda params: params < bad_from * full)
 
     coarse, fine = place(0.0), place(0.3)
     assert set(coarse) < set(fine)
@@ -56,20 +63,9 @@ def test_an_interval_is_halved_when_only_one_of_its_halves_is_bad() -> None:
     """The plans next to the full network differ, the one in the middle of the first interval does not."""
     checkpoint = small_residual()
     cost = CostModel.of(checkpoint)
-    smallest = cost.to_sizes(cost.minimum())
 
     def place(bad: set[int]) -> list[int]:
-        def difference(sizes: dict[str, int], *_: object) -> float:
-            return 1.0 if int(cost.evaluate("params", cost.to_row(sizes))[0]) in bad else 0.0
-
-        statistics = place_knots(
-            checkpoint,
-            smallest=smallest,
-            measure=lambda sizes: {},
-            difference=difference,
-            interpolate=lambda *_: {},
-        )
-        return [knot.cost for knot in statistics.paths["params"]]
+        return placed(checkpoint, lambda params: params in bad)
 
     coarse = place(set())
     row = cost.full()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from inn_core import integral
 from inn_core.cost import CostModel, Unit
 from inn_core.divergence import OutputKind, divergence
 from inn_core.integral import IntegralNetwork
@@ -232,3 +233,18 @@ def test_a_node_takes_the_knots_where_it_reads_as_many_channels() -> None:
     torch.testing.assert_close(found["w1"].mean, torch.full((2,), 1.5))  # reads 7 channels, the knots around 8 and 6
     expected = torch.tensor([4.0 if rank[c] < 2 else 2.0 if rank[c] < 6 else 1.0 for c in kept])
     torch.testing.assert_close(found["w2"].mean, expected)  # reads 2 channels, as the last knot does
+
+
+def test_all_samples_that_are_given_are_measured_at_the_knots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of them place the knots, and their moments alone are others."""
+    monkeypatch.setattr(integral, "STATISTICS_SAMPLES", 12)
+    network = IntegralNetwork(smoothed(small_residual()))
+    inputs = inputs_of(network.checkpoint)
+    few = network.measure_(inputs[:12]).full.moments["w1"]
+    statistics = network.measure_(inputs)
+    for knots in statistics.paths.values():
+        for knot in knots:
+            exact = network.moments(knot.sizes, [{"x": inputs}])
+            for name, moments in knot.moments.items():
+                torch.testing.assert_close(moments.mean, exact[name].mean, rtol=0, atol=1e-6)
+    assert not torch.allclose(few.mean, statistics.full.moments["w1"].mean, atol=1e-4)
