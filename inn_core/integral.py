@@ -9,35 +9,28 @@ Source: Solodskikh et al., *Integral Neural Networks*, CVPR 2023.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from inn_core.between_knots import BetweenKnots
 from inn_core.checkpoint import load_checkpoint, save_checkpoint
 from inn_core.cost import Unit
-from inn_core.divergence import mean_divergence
 from inn_core.draws import SMALLEST_SHARE, SizeDraws
-from inn_core.errors import InvalidBudgetError, InvalidInputError, StatisticsMissingError
+from inn_core.errors import InvalidBudgetError, InvalidInputError
 from inn_core.graph.program import Program
-from inn_core.kernel_parameters import Written
+from inn_core.kept_statistics import KeptStatistics
 from inn_core.kernel_sampler import KernelSampler
-from inn_core.knot_placement import place_knots, without_moments
+from inn_core.measurement import Chunks, measure_statistics
 from inn_core.network import Checkpoint, Sizes
 from inn_core.normalisation import Moments, measure_moments, normalise_batch
 from inn_core.plan import Budget, Plan, choose_plan
-from inn_core.resize import resize_template
 from inn_core.sampler import Sampler
 from inn_core.size_statistics import SizeStatistics
-from inn_core.statistics import output_kinds
-from inn_core.trained import STATISTICS_SAMPLES, read_parameters, sampler_of, statistics_chunks, to_checkpoint
-
-_PROGRAMS_KEPT = 64
-
-Chunks = Sequence[Mapping[str, Tensor]]
+from inn_core.sized_programs import SizedPrograms
+from inn_core.trained import read_parameters, sampler_of, statistics_chunks, to_checkpoint
 
 
 class IntegralNetwork(nn.Module):
@@ -83,14 +76,12 @@ class IntegralNetwork(nn.Module):
         self.sampler: Sampler = sampler or sampler_of(checkpoint)
         self._draws = SizeDraws(checkpoint, smallest=smallest, independent=independent, seed=seed)
         self.sizes: Sizes = self._draws.full
-        self._programs: dict[tuple[object, ...], Program] = {}
-        self._statistics: SizeStatistics | None = None
-        self._measured: Written | None = None
-        self._between = BetweenKnots()
+        self._programs = SizedPrograms(checkpoint)
+        self._kept = KeptStatistics()
         self.register_buffer("draws_taken", torch.zeros((), dtype=torch.int64))
         self.parts, statistics = read_parameters(checkpoint, normalise=normalise)
         if statistics is not None and sampler is None:
-            self._keep_(statistics)
+            self._kept.keep_(statistics, self.parts)
 
     @classmethod
     def load(cls, path: str | Path, **options: Any) -> IntegralNetwork:
@@ -107,7 +98,7 @@ class IntegralNetwork(nn.Module):
         Args:
             samples: as in `measure_`.
         """
-        if not self._is_measured():
+        if not self._kept.is_current(self.parts):
             self.measure_(*samples)
         return to_checkpoint(self.checkpoint, self.parts, self.sampler, self.statistics)
 
@@ -215,12 +206,7 @@ class IntegralNetwork(nn.Module):
         Raises:
             StatisticsMissingError: the parameters changed since they were measured.
         """
-        if self._statistics is None or not self._is_measured():
-            raise StatisticsMissingError(
-                "the parameters changed since the statistics of the sizes were measured; "
-                "call measure_(), or train() to normalise with the batch"
-            )
-        return self._statistics
+        return self._kept.current(self.parts)
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -235,31 +221,8 @@ class IntegralNetwork(nn.Module):
         Raises:
             StatisticsMissingError: there are no samples.
         """
-        if not self.parts.nodes:
-            statistics = without_moments(self.checkpoint, self.smallest_sizes)
-            self._keep_(statistics)
-            return statistics
-        chunks = statistics_chunks(self.checkpoint, samples, self._device(), most=STATISTICS_SAMPLES)
-        judged = chunks[: max(1, len(chunks) // 2)]
-        full = self.full_sizes
-        kinds = output_kinds(self.program(), self.outputs(full, judged[:1], self.moments(full, judged[:1])))
-        axes = self.checkpoint.structure.weights
-
-        def difference(sizes: Sizes, measured: Mapping[str, Moments], estimated: Mapping[str, Moments]) -> float:
-            exact = self.outputs(sizes, judged, measured)
-            return mean_divergence(exact, self.outputs(sizes, judged, estimated), kinds)
-
-        statistics = place_knots(
-            self.checkpoint,
-            smallest=self.smallest_sizes,
-            measure=lambda sizes: self.moments(sizes, chunks),
-            difference=difference,
-            interpolate=lambda found, sizes: found.at(sizes, self.parts.nodes, axes, self.sampler),
-        )
-        if samples and len(samples[0]) > STATISTICS_SAMPLES:
-            every = statistics_chunks(self.checkpoint, samples, self._device())
-            statistics = statistics.measured_again(lambda sizes: self.moments(sizes, every))
-        self._keep_(statistics)
+        statistics = measure_statistics(self, samples)
+        self._kept.keep_(statistics, self.parts)
         return statistics
 
     def _moments_at(self, sizes: Sizes) -> Mapping[str, Moments]:
@@ -274,7 +237,7 @@ class IntegralNetwork(nn.Module):
         statistics = self.statistics
         if not isinstance(self.sampler, KernelSampler) or statistics.is_measured(sizes):
             return interpolated()
-        return self._between.moments(self.checkpoint, sizes, measure=measured, interpolate=interpolated)
+        return self._kept.between.moments(self.checkpoint, sizes, measure=measured, interpolate=interpolated)
 
     def identity(self) -> dict[str, Any]:
         """What decides a training run besides its settings, plain values: checkpoint, sampler and draws."""
@@ -288,8 +251,7 @@ class IntegralNetwork(nn.Module):
 
     def forget_statistics_(self) -> None:
         """Forget what `measure_` found; to be called by whoever changes how sizes are sampled."""
-        self._statistics, self._measured = None, None
-        self._between.clear()
+        self._kept.forget_()
 
     def moments(self, sizes: Sizes, chunks: Chunks) -> dict[str, Moments]:
         """Exact moments of the normalised nodes at a size, over samples in chunks by graph input."""
@@ -307,15 +269,11 @@ class IntegralNetwork(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> IntegralNetwork:
         """Moving to another device or precision keeps the statistics, although it may round the parameters."""
-        was_measured = self._device().type != "meta" and self._is_measured()
+        was_current = self._device().type != "meta" and self._kept.is_current(self.parts)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it without types
-        if was_measured:
-            self._measured = self.parts.written()
+        if was_current:
+            self._kept.stay_current_(self.parts)
         return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Programs are made again where they are needed."""
-        return {**self.__dict__, "_programs": {}}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> IntegralNetwork:
         """A network with parameters of its own; the checkpoint, which never changes, is shared."""
@@ -323,8 +281,9 @@ class IntegralNetwork(nn.Module):
         memo[id(self._draws)] = self._draws
         twin = self.__class__.__new__(self.__class__)
         memo[id(self)] = twin
-        twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))  # type: ignore[no-untyped-call]
-        twin._measured = twin.parts.written() if self._is_measured() else None
+        twin.__setstate__(copy.deepcopy(self.__dict__, memo))  # type: ignore[no-untyped-call]
+        if self._kept.is_current(self.parts):
+            twin._kept.stay_current_(twin.parts)
         return twin
 
     def _run_training(self, program: Program, sizes: Sizes, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -342,18 +301,7 @@ class IntegralNetwork(nn.Module):
 
     def program(self, sizes: Sizes | None = None) -> Program:
         """The graph at a size, ready to run; that of the full network by default."""
-        sizes = self.full_sizes if sizes is None else sizes
-        structure = self.checkpoint.structure
-        fixed = not structure.constants and not structure.attributes
-        key = (self._device(), *(() if fixed else (sizes[name] for name in self.full_sizes)))
-        program = self._programs.pop(key, None)
-        if program is None:
-            with torch.inference_mode(False):  # it is kept, and training may need it next
-                program = Program(resize_template(self.checkpoint, sizes), device=self._device())
-        self._programs[key] = program  # the most recently used last
-        while len(self._programs) > _PROGRAMS_KEPT:
-            del self._programs[next(iter(self._programs))]
-        return program
+        return self._programs.at(self.full_sizes if sizes is None else sizes, self._device())
 
     def _take_draw(self) -> int:
         number = int(self.draws_taken)
@@ -374,13 +322,6 @@ class IntegralNetwork(nn.Module):
                     f"1 to {self.sampler.largest(group)} are possible"
                 )
         return {name: int(sizes[name]) for name in self.full_sizes}
-
-    def _is_measured(self) -> bool:
-        return self._measured is not None and self.parts.is_unchanged(self._measured)
-
-    def _keep_(self, statistics: SizeStatistics) -> None:
-        self._statistics, self._measured = statistics, self.parts.written()
-        self._between.clear()
 
 
 class SizedView:

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # the name every PyTorch reader knows
 from torch import Tensor, nn
 
-import inn_core.integral
 from inn_core.errors import BudgetUnreachableError, InvalidBudgetError, InvalidInputError, StatisticsMissingError
 from inn_core.graph.axis import kept_indices
 from inn_core.integral import IntegralNetwork
@@ -277,20 +276,6 @@ def test_groups_may_be_named_in_any_order() -> None:
     found = network.moments(turned, [inputs])
     for name, moments in expected.items():
         assert torch.equal(found[name].mean, moments.mean)
-
-
-def test_only_the_programs_that_ran_last_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a template that changes with the size every size has a program of its own."""
-    monkeypatch.setattr(inn_core.integral, "_PROGRAMS_KEPT", 2)
-    network = IntegralNetwork(KINDS["concat"]())
-    plans = [{"a": 2 + number, "b": 3, "c": 4} for number in range(3)]
-    first, second = (network.program(plan) for plan in plans[:2])
-    assert network.program(plans[0]) is first
-    third = network.program(plans[2])
-    assert len(network._programs) == 2
-    assert network.program(plans[0]) is first  # it ran after the second
-    assert network.program(plans[2]) is third
-    assert network.program(plans[1]) is not second
 
 
 def test_moving_and_rounding_the_parameters_keeps_the_statistics(measured: IntegralNetwork) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inn_core import integral
+from inn_core import measurement
 from inn_core.cost import CostModel, Unit
 from inn_core.divergence import OutputKind, divergence
 from inn_core.integral import IntegralNetwork
@@ -237,7 +237,7 @@ def test_a_node_takes_the_knots_where_it_reads_as_many_channels() -> None:
 
 def test_all_samples_that_are_given_are_measured_at_the_knots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some of them place the knots, and their moments alone are others."""
-    monkeypatch.setattr(integral, "STATISTICS_SAMPLES", 12)
+    monkeypatch.setattr(measurement, "STATISTICS_SAMPLES", 12)
     network = IntegralNetwork(smoothed(small_residual()))
     inputs = inputs_of(network.checkpoint)
     few = network.measure_(inputs[:12]).full.moments["w1"]
