@@ -25,7 +25,7 @@ from inn_core.progress import Progress, no_progress, scaled
 from inn_core.quality import check_quality
 from inn_core.resize import resize_template
 
-BUILD_FORMAT = 3
+BUILD_FORMAT = 4
 """Goes up when equal plans would no longer give equal bytes: another solver, another way to write the file."""
 
 _DISCRETIZED, _WRITTEN = 0.9, 0.95  # share of the work done after these steps

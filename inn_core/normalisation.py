@@ -119,7 +119,7 @@ def measure_moments(
         chunks: samples by graph input. All of them walk together, so their live activations must fit memory.
 
     Returns:
-        Moments by weight name, float32; sums run in float64.
+        Moments by weight name, float32.
     """
     by_index = {node.index: node for node in nodes}
     environments = [program.begin(chunk) for chunk in chunks]
@@ -148,17 +148,29 @@ def measure_moments(
 
 
 def pooled_moments(values: Sequence[Tensor]) -> Moments:
-    """Mean and variance along axis 1 of tensors of shape `(batch, channels, ...)` together."""
-    total, square, rows = torch.zeros(()), torch.zeros(()), 0
-    shift = values[0].transpose(0, 1).flatten(1).mean(1)
+    """Mean and variance along axis 1 of tensors of shape `(batch, channels, ...)` together, float32.
+
+    Sums over a sample are taken in the values' precision, float32 at least, those over samples in float64: as exact as
+    float64 throughout after rounding, and several times as fast. Values are taken relative to the mean of the first
+    tensor, for squares of large means would hide small deviations.
+    """
+    dtype = wide(values[0].dtype)
+    shift = _by_sample(values[0], dtype).mean((0, 2))[:, None]
+    total = torch.zeros_like(shift[:, 0], dtype=torch.float64)
+    square, rows = torch.zeros_like(total), 0
     for value in values:
-        channels = value.transpose(0, 1).flatten(1) - shift[:, None]
-        total = total.to(channels.device) + channels.sum(1, dtype=torch.float64)
-        square = square.to(channels.device) + channels.double().square().sum(1)
-        rows += channels.shape[1]
+        centred = _by_sample(value, dtype) - shift  # shape: (batch, channels, positions)
+        total += centred.sum(2).sum(0, dtype=torch.float64)
+        square += centred.square_().sum(2).sum(0, dtype=torch.float64)
+        rows += centred.shape[0] * centred.shape[2]
     mean = total / rows
     variance = (square / rows - mean.square()).clamp_min(0.0)
-    return Moments((mean + shift.double()).float(), variance.float())
+    return Moments((mean + shift[:, 0].double()).float(), variance.float())
+
+
+def _by_sample(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor of shape `(batch, channels, ...)` as `(batch, channels, positions)`, a view where that is possible."""
+    return (value.flatten(2) if value.ndim > 2 else value[:, :, None]).to(dtype)
 
 
 def fold(node: NormalisedNode, weight: Tensor, moments: Moments, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:

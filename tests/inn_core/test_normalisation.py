@@ -82,6 +82,23 @@ def test_moments_pooled_over_chunks_are_those_of_numpy(shape: tuple[int, ...]) -
     np.testing.assert_allclose(found.variance.numpy(), exact.var(axes), rtol=1e-5)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_moments_of_large_images_are_exact_to_the_last_bits(layout: torch.memory_format) -> None:
+    """Hundreds of thousands of values a channel, whose deviation is a hundredth of their mean."""
+    value = torch.randn(24, 5, 120, 130, generator=torch.Generator().manual_seed(0)) * 2 + 200
+    found = pooled_moments([part.contiguous(memory_format=layout) for part in value.split(7)])
+    exact = value.double().transpose(0, 1).flatten(1)
+    torch.testing.assert_close(found.mean, exact.mean(1).float(), rtol=2e-7, atol=0)
+    torch.testing.assert_close(found.variance, exact.var(1, correction=0).float(), rtol=5e-7, atol=0)
+
+
+def test_half_precision_does_not_overflow_its_squares() -> None:
+    value = torch.tensor([[-300.0, 1.0], [300.0, 3.0]], dtype=torch.float16)
+    found = pooled_moments([value])
+    torch.testing.assert_close(found.mean, torch.tensor([0.0, 2.0]))
+    torch.testing.assert_close(found.variance, torch.tensor([90000.0, 1.0]))
+
+
 def test_the_variance_of_a_constant_is_zero() -> None:
     found = pooled_moments([torch.full((5, 3), 7.1), torch.full((2, 3), 7.1)])
     assert torch.equal(found.variance, torch.zeros(3))
