@@ -63,7 +63,13 @@ def cost_tables(rows: Sequence[Json], on: str) -> list[str]:
     if not body:
         return []
     head = ["", *(f"{count} {'size' if count == 1 else 'sizes'}" for count in SIZE_COUNTS)]
-    lines = ["### Cost of many sizes", "", "Seconds and gradient steps, the training of the full network left out.", ""]
+    lines = [
+        "### Cost of many sizes",
+        "",
+        "Seconds and gradient steps, the training of the full network left out. Seconds depend on what else the",
+        "machine did, steps do not.",
+        "",
+    ]
     lines += [*table(head, body), ""]
     if tuned:
         lines += [
