@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import torch
 
+from inn_core.memo import MostRecent
 from inn_core.network import Checkpoint, Sizes
 from inn_core.size_statistics import MomentsByWeight
 
@@ -25,7 +26,7 @@ class BetweenKnots:
     """Moments of the sizes that were asked for last; to be cleared when parameters or statistics change."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[int, ...], MomentsByWeight] = {}  # the most recently used last
+        self._kept = MostRecent[tuple[int, ...], MomentsByWeight](SIZES_KEPT)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -47,21 +48,17 @@ class BetweenKnots:
             measure: takes the moments from the samples.
             interpolate: takes them from the knots.
         """
-        key = tuple(sizes.values())
-        found = self._kept.pop(key, None)
-        if found is None:
+
+        def compute() -> MomentsByWeight:
             if checkpoint.calibration:
                 with torch.inference_mode(False), torch.no_grad():  # they are kept, and training may need them next
-                    found = measure()
-            else:
-                _logger.warning(
-                    "'%s' keeps no calibration samples, so statistics of kernels at sizes %s are interpolated and may "
-                    "be far off; keep samples at import",
-                    checkpoint.name,
-                    dict(sizes),
-                )
-                found = interpolate()
-        self._kept[key] = found
-        while len(self._kept) > SIZES_KEPT:
-            del self._kept[next(iter(self._kept))]
-        return found
+                    return measure()
+            _logger.warning(
+                "'%s' keeps no calibration samples, so statistics of kernels at sizes %s are interpolated and may "
+                "be far off; keep samples at import",
+                checkpoint.name,
+                dict(sizes),
+            )
+            return interpolate()
+
+        return self._kept.get(tuple(sizes.values()), compute)

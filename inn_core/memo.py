@@ -1,4 +1,4 @@
-"""Results that belong to a network: computed once, dropped when the network is."""
+"""Results that are computed once and kept: as long as their network lives, or among those asked for last."""
 
 from __future__ import annotations
 
@@ -9,7 +9,38 @@ from typing import Generic, TypeVar
 
 from inn_core.network import Checkpoint
 
+Key = TypeVar("Key")
 Result = TypeVar("Result")
+
+
+class MostRecent(Generic[Key, Result]):
+    """Keeps the results that were asked for last, by key.
+
+    Args:
+        most: how many.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: dict[Key, Result] = {}  # the most recently used last
+
+    def __len__(self) -> int:
+        """How many are kept."""
+        return len(self._kept)
+
+    def get(self, key: Key, compute: Callable[[], Result]) -> Result:
+        """The result of a key, never None; computed where it is not kept."""
+        result = self._kept.pop(key, None)
+        if result is None:
+            result = compute()
+        self._kept[key] = result
+        while len(self._kept) > self._most:
+            del self._kept[next(iter(self._kept))]
+        return result
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._kept.clear()
 
 
 class PerNetwork(Generic[Result]):

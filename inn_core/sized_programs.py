@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from inn_core.graph.program import Program
+from inn_core.memo import MostRecent
 from inn_core.network import Checkpoint, Sizes
 from inn_core.resize import resize_template
 
@@ -24,7 +25,7 @@ class SizedPrograms:
         self._checkpoint = checkpoint
         structure = checkpoint.structure
         self._names = () if not (structure.constants or structure.attributes) else tuple(structure.full_sizes())
-        self._kept: dict[tuple[object, ...], Program] = {}  # the most recently used last
+        self._kept = MostRecent[tuple[object, ...], Program](PROGRAMS_KEPT)
 
     def __len__(self) -> int:
         """How many are kept."""
@@ -32,20 +33,13 @@ class SizedPrograms:
 
     def at(self, sizes: Sizes, device: torch.device) -> Program:
         """The program of a size."""
-        key = (device, *(sizes[name] for name in self._names))
-        program = self._kept.pop(key, None)
-        if program is None:
-            with torch.inference_mode(False):  # it is kept, and training may need it next
-                program = Program(resize_template(self._checkpoint, sizes), device=device)
-        self._kept[key] = program
-        while len(self._kept) > PROGRAMS_KEPT:
-            del self._kept[next(iter(self._kept))]
-        return program
 
-    def __deepcopy__(self, memo: dict[int, object]) -> SizedPrograms:
-        """Programs of the same checkpoint, which never changes; they are made again where they are needed."""
-        return SizedPrograms(self._checkpoint)
+        def make() -> Program:
+            with torch.inference_mode(False):  # it is kept, and training may need it next
+                return Program(resize_template(self._checkpoint, sizes), device=device)
+
+        return self._kept.get((device, *(sizes[name] for name in self._names)), make)
 
     def __reduce__(self) -> tuple[type[SizedPrograms], tuple[Checkpoint]]:
-        """As for a copy: the checkpoint alone is pickled."""
+        """Copied and pickled without programs, which are made again where they are needed."""
         return SizedPrograms, (self._checkpoint,)

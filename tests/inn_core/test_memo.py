@@ -1,4 +1,4 @@
-"""Results kept by network."""
+"""Results kept by network, and results asked for last."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import gc
 import threading
 import weakref
 
-from inn_core.memo import PerNetwork
+from inn_core.memo import MostRecent, PerNetwork
 from inn_core.network import Checkpoint
 from tests.inn_core.networks import concat_network, residual_network
 
@@ -51,3 +51,21 @@ def test_threads_that_ask_at_once_get_one_result() -> None:
     for thread in threads:
         thread.join()
     assert results[0] is results[1]
+
+
+def test_only_the_results_asked_for_last_are_kept() -> None:
+    calls: list[int] = []
+
+    def ask(key: int) -> int:
+        def compute() -> int:
+            calls.append(key)
+            return 10 * key
+
+        return memo.get(key, compute)
+
+    memo = MostRecent[int, int](2)
+    assert [ask(key) for key in (0, 1, 0, 2, 0, 1)] == [0, 10, 0, 20, 0, 10]
+    assert calls == [0, 1, 2, 1]
+    assert len(memo) == 2
+    memo.clear()
+    assert (len(memo), ask(1), calls) == (0, 10, [0, 1, 2, 1, 1])
