@@ -22,7 +22,6 @@ from torch.nn import functional
 
 from benchmarks.pipelines.data import Part
 from benchmarks.pipelines.elapsed import Elapsed
-from benchmarks.pipelines.networks import bare_checkpoint
 from benchmarks.pipelines.run import Run
 from benchmarks.rivals.folding import uniform_sizes
 from benchmarks.rows import Json
@@ -111,16 +110,11 @@ def _from_discrete(run: Run, steps: int, rule: str) -> Json:
 
 
 def _from_scratch(run: Run, rule: str) -> Json:
-    torch.manual_seed(run.options.seed)
-    module = run.make(widths=run.widths).train()
-    module(run.data.calibration_pixels())  # statistics of their own, so that BatchNorm leaves a bias when it is folded
-    module.eval()
-    checkpoint = calibrated(run, bare_checkpoint(module, name=run.options.network))
     schedule = Schedule(seed=run.options.seed, epochs=run.options.epochs)
     batches = _Epochs(run.data.train, schedule)
     found = _trained(
         run,
-        checkpoint,
+        calibrated(run, run.untrained),
         _settings(run, schedule, rule, epochs=schedule.epochs),
         batches=batches,
         seed=schedule.seed,

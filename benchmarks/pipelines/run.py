@@ -131,6 +131,14 @@ class Run:
         """Template, full weights and groups of the discrete network."""
         return bare_checkpoint(self.discrete, name=self.options.network)
 
+    @cached_property
+    def untrained(self) -> Checkpoint:
+        """The same of random weights of the seed, with BatchNorm statistics taken once, so that a bias is folded in."""
+        torch.manual_seed(self.options.seed)
+        module = self.make(widths=self.widths).train()
+        module(self.data.calibration_pixels())
+        return bare_checkpoint(module.eval(), name=self.options.network)
+
     @property
     def identity(self) -> Json:
         """What every row of this run has in its key."""
