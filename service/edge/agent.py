@@ -10,10 +10,11 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from service.edge.backoff import MOST_SECONDS, Backoff
+from service.edge.doubts import Doubt, Doubts
 from service.edge.download import Pace
 from service.edge.enrolment import enroll
 from service.edge.errors import TRANSIENT, UNVERIFIED, HubRefusedError
@@ -74,7 +75,7 @@ class Agent:
         self._target: Kept | None = None
         self._renewed = asyncio.Event()
         self._work: asyncio.Task[None] | None = None
-        self._doubt: Mapping[str, Any] | None = None
+        self._doubts = Doubts(node.status, self._is_working)
         self._keyring_looked = -math.inf
         self._measurer = measurer
         self._probe: Probe | None = None
@@ -138,7 +139,7 @@ class Agent:
                 continue
             if answer is None or is_news:
                 pauses.succeeded()
-                self._believe_again()
+                self._doubts.end("hub")
             else:
                 # The same again: the hub waits for something of this node, or cannot do what is wanted.
                 await asyncio.sleep(pauses.failed())
@@ -189,6 +190,7 @@ class Agent:
         if current is self._take_up.trial:
             self._start(self._watch(current))
         else:
+            self._doubts.forget()
             self._status.enter("committed", generation=version)
 
     async def _verified(self, document: Document, check: Callable[[Document], Any]) -> Any:
@@ -235,7 +237,7 @@ class Agent:
             return False
         log.error("hub cannot make what is wanted", extra={"code": code, "detail": detail})
         if not self._is_working():
-            self._status.enter(self._status.state, generation=answer.generation, error=error)
+            self._status.enter(self._doubts.forget(), generation=answer.generation, error=error)
         return True
 
     def _refuse(self, error: ServiceError, *, attempt: int, pause: float) -> None:
@@ -248,22 +250,7 @@ class Agent:
                 return
         # The hub has to know whether it was its own release that is refused, or one that somebody sent again.
         number = error.fields["version"] if isinstance(error, ReplayedDocumentError) else None
-        self._show_doubt(error, generation=number, attempt=attempt, pause=pause)
-
-    def _show_doubt(
-        self, error: ServiceError, *, generation: int | None, attempt: int = 0, pause: float | None = None
-    ) -> None:
-        """Report what went wrong, unless something is on its way, and remember what was reported before."""
-        if self._is_working():
-            return
-        self._doubt = self._doubt or {"state": self._status.state, "error": self._status.error}
-        self._status.fail(error_of(error, generation), attempt=attempt, pause_seconds=pause)
-
-    def _believe_again(self) -> None:
-        """The hub answers as it should again: show what was shown before, unless something new began."""
-        doubt, self._doubt = self._doubt, None
-        if doubt is not None and not self._is_working() and self._status.state == "failed":
-            self._status.enter(doubt["state"], error=doubt["error"])
+        self._doubts.show("hub", Doubt(error_of(error, number), attempt, pause))
 
     # Working
 
@@ -271,7 +258,7 @@ class Agent:
         return self._work is not None and not self._work.done()
 
     def _start(self, work: Any) -> None:
-        self._doubt = None
+        self._doubts.forget()
         self._work = asyncio.create_task(work, name="take up")
 
     async def _stop_work(self) -> None:
@@ -365,6 +352,7 @@ class Agent:
             self._probing.cancel()
             await asyncio.wait([self._probing])
             self._probing = None
+        self._doubts.end("probe")
 
     async def _measure_all(self, probe: Probe) -> None:
         pauses = self._pauses()
@@ -372,19 +360,19 @@ class Agent:
             try:
                 await self._measurer.probe(probe)
                 self._status.observe(probe.version)
-                self._believe_again()
+                self._doubts.end("probe")
                 return
             except ProbeFailedError as error:
                 log.warning("probe not finished", extra={"code": error.code, "detail": error.message})
                 self._status.observe(probe.version)
-                self._show_doubt(error, generation=probe.version)
+                self._doubts.show("probe", Doubt(error_of(error, probe.version)))
                 return
             except ServiceError as error:
                 pause = pauses.failed(error)
                 log.warning("probe interrupted", extra={"code": error.code, "detail": error.message})
                 if isinstance(error, HubRefusedError):
                     self._after = min(self._after, probe.version - 1)  # asked again, the hub makes artifacts anew
-                self._show_doubt(error, generation=probe.version, attempt=pauses.attempt, pause=pause)
+                self._doubts.show("probe", Doubt(error_of(error, probe.version), pauses.attempt, pause))
                 await asyncio.sleep(pause)
             except Exception:  # such as no memory for the process that measures
                 log.exception("defect while measuring", extra={"version": probe.version})

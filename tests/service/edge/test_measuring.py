@@ -91,6 +91,12 @@ def test_a_size_that_cannot_be_measured_ends_the_probe_and_says_so(
         assert report["error"]["code"] == "probe-failed"
         assert report["next_retry"] is None
         assert [row["digest"] for row in report["timings"]] == [digest_of(small)]
+        # That the hub goes on to answer says nothing about the size: it is shown until there is another probe.
+        told = len(hub.reports)
+        hub.wait_report(lambda _: len(hub.reports) >= told + 3)
+        assert {one["state"] for one in hub.reports[told:]} == {"failed"}
+        hub.tell(None, generation=2, probe=hub.probe([small], 2))
+        assert hub.wait_state("idle", 2)["error"] is None
 
 
 def test_a_size_out_of_its_budget_is_measured_again_soon(
