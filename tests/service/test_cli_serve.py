@@ -84,7 +84,7 @@ def test_nodes_that_wait_are_answered_when_the_hub_is_told_to_stop(checkpoint: P
                 watched = waiting.submit(admin.call, "GET", f"/fleet/nodes?after={revision}&wait=50")
                 while not (asked.running() and watched.running()):
                     pass
-                time.sleep(0.5)  # both are with the hub by now; were they not, they would fail below
+                time.sleep(2.0)  # both are with the hub by now; were they not, they would fail below
                 process.send_signal(signal.SIGTERM)
                 assert asked.result().status_code == httpx.codes.NO_CONTENT
                 assert watched.result().status_code == httpx.codes.OK
