@@ -2,7 +2,8 @@
 
 Of a method that was measured with several numbers of steps or epochs the most are shown, since the methods of a row are
 to be compared after equally many; of several rates the best at each size, and of both readings the better one. All of
-that favours the rivals: ours have one rate and one reading. Of Torch-Pruning the best of all rows is shown.
+that favours the rivals: ours have one reading, and one rate, that of the latest checkpoint of each seed. Of
+Torch-Pruning the best of all rows is shown.
 """
 
 from __future__ import annotations

@@ -55,12 +55,14 @@ class Source:
         network: the checkpoint.
         digest: of its file.
         shared_seconds, shared_steps: of the import, or of the training of the sizes.
+        rate: peak learning rate of that training, as far as the checkpoint says it.
     """
 
     network: Checkpoint
     digest: str
     shared_seconds: float
     shared_steps: int
+    rate: float | None = None
 
 
 def ours(run: Run, shares: Sequence[float]) -> None:
@@ -77,6 +79,8 @@ def ours(run: Run, shares: Sequence[float]) -> None:
     if of_trained:
         source = trained(run)
         details = {"checkpoint": source.digest[7:19], "steps": source.shared_steps}
+        if source.rate is not None:
+            details["rate"] = source.rate
         for method in of_trained:
             for share in (1.0, *shares):
                 run.row(method, share, partial(_exported, run, source, QUALITIES[method], share), **details)
@@ -112,6 +116,7 @@ def trained(run: Run) -> Source:
         file_digest(path),
         float(_known(training.get("seconds"), options.shared_seconds, "seconds", path)),
         int(_known(training.get("steps"), options.shared_steps, "steps", path)),
+        training.get("settings", {}).get("peak_rate"),
     )
 
 
