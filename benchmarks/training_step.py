@@ -23,6 +23,7 @@ from inn_core.files import written_aside
 from inn_core.integral import IntegralNetwork
 from inn_core.kernel_sampler import KernelSampler
 from inn_core.trained import kernel_sampler
+from models.layers import PointwiseConv2d
 from models.recipes.classifier import lay_out_
 
 CHECKPOINT = Path("models/checkpoints/fashion_resnet_imported.inn")
@@ -43,7 +44,7 @@ class PlainBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(out)
         self.shortcut: nn.Module = nn.Identity()
         if has_shortcut:
-            self.shortcut = nn.Sequential(nn.Conv2d(entry, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out))
+            self.shortcut = nn.Sequential(PointwiseConv2d(entry, out, stride=stride), nn.BatchNorm2d(out))
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape `(batch, entry, height, width)` to `(batch, out, height / stride, width / stride)`."""

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.datasets import CLASS_NAMES, IMAGE_SIZE
+from models.layers import PointwiseConv2d
 
 WIDTHS = (32, 64, 128)
 BLOCKS_PER_STAGE = 2
@@ -36,7 +37,7 @@ class BasicBlock(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
             self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False), nn.BatchNorm2d(out_channels)
+                PointwiseConv2d(in_channels, out_channels, stride=stride), nn.BatchNorm2d(out_channels)
             )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch.nn import functional
 from inn_core.graph.node import Node
 from inn_core.graph.operators.arguments import Inputs, Operator, Outputs, optional, refusal, required, together
 from inn_core.graph.operators.window import explicit_padding, pad_spatial, per_axis, read_padding
+from inn_core.strides import without_strides
 
 _CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 _TRANSPOSED: dict[int, Callable[..., Tensor]] = {
@@ -41,6 +42,8 @@ def convolve(node: Node, inputs: Inputs, opset: int) -> Outputs:
         value = pad_spatial(value, begin, end)
         begin = [0] * rank
     group = node.attributes.get("group", 1)
+    if not any(begin):
+        value, strides = without_strides(value, weight, strides)
     return (_CONVOLUTIONS[rank](value, weight, bias, strides, begin, dilations, group),)
 
 
