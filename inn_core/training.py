@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from inn_core.averaging import RunningAverage
 from inn_core.errors import InvalidTrainingError
 from inn_core.optimisation import decayed_parameters
 from inn_core.progress import Progress, no_progress
@@ -89,7 +90,9 @@ def train_sizes_(
         "kind": "sizes",
         **inner.identity(),
     }
-    step = restore_(state_path, inner, optimizer, identity)
+    average = RunningAverage(inner, settings.average_share)
+    run = nn.ModuleList([inner, average])
+    step = restore_(state_path, run, optimizer, identity)
     if not is_first(network):
         state_path = None
     saved_at = time.monotonic()
@@ -104,16 +107,18 @@ def train_sizes_(
             count += 1
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            average.add_()
             step += 1
             progress(f"epoch {epoch + 1} of {settings.epochs}", step / n_steps)
             if state_path is not None and time.monotonic() - saved_at > SAVE_SECONDS:
-                save_state(state_path, inner, optimizer, identity, step)
+                save_state(state_path, run, optimizer, identity, step)
                 saved_at = time.monotonic()
         if state_path is not None:
-            save_state(state_path, inner, optimizer, identity, step)
+            save_state(state_path, run, optimizer, identity, step)
             saved_at = time.monotonic()
         if after_epoch is not None and count:
             after_epoch(epoch + 1, total / count)
+    average.apply_()
     network.eval()
 
 

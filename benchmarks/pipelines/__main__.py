@@ -130,6 +130,7 @@ def _options(given: argparse.Namespace, network: str, seed: int) -> Options:
             "steps",
             "rate",
             "slimmable_rate",
+            "average_share",
             "shares",
             "methods",
             "pruning",
@@ -169,6 +170,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=float, help=f"peak learning rate of those steps; default {default.rate}")
     parser.add_argument(
         "--slimmable-rate", type=float, help=f"of a slimmable network; default {default.slimmable_rate}"
+    )
+    parser.add_argument(
+        "--average-share", type=float, help="of those steps, over which weights are averaged; default 0"
     )
     parser.add_argument("--shares", nargs="+", type=float, help=f"of the parameters; default {SHARES}")
     parser.add_argument("--methods", nargs="+", help="measure these only, by their names in the tables")

@@ -30,7 +30,7 @@ def discrete(run: Run) -> None:
         return
     for n_steps in run.options.steps:
         if n_steps:
-            run.row(CONTINUED, 1.0, partial(_continued, run, n_steps), steps=n_steps, rate=run.options.rate)
+            run.row(CONTINUED, 1.0, partial(_continued, run, n_steps), steps=n_steps, **run.settings())
 
 
 def largest_filters(run: Run, shares: Sequence[float]) -> None:
@@ -66,7 +66,7 @@ def train_alone(run: Run, share: float) -> Json:
 
 def _continued(run: Run, n_steps: int) -> Json:
     module = copy.deepcopy(run.discrete)
-    state = run.file(f"trained-on-{n_steps}-{run.options.rate:g}", ".pt")
+    state = run.file(f"trained-on-{n_steps}-{run.settings_tag()}", ".pt")
     elapsed = Elapsed(state)
     progress = elapsed.noting(run.progress(f"{n_steps} more steps"))
     run.train_on_(module, n_steps, state=state, progress=progress)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.pipelines.data import Part
 from benchmarks.pipelines.elapsed import Elapsed
-from benchmarks.pipelines.run import Run
+from benchmarks.pipelines.run import AVERAGE, Run
 from benchmarks.rows import Json
 from inn_core.checkpoint import load_checkpoint, save_checkpoint
 from inn_core.convert import import_network
@@ -55,14 +55,14 @@ class Source:
         network: the checkpoint.
         digest: of its file.
         shared_seconds, shared_steps: of the import, or of the training of the sizes.
-        rate: peak learning rate of that training, as far as the checkpoint says it.
+        settings: peak learning rate of that training and how it averaged, as far as the checkpoint says it.
     """
 
     network: Checkpoint
     digest: str
     shared_seconds: float
     shared_steps: int
-    rate: float | None = None
+    settings: Mapping[str, float] = field(default_factory=dict)
 
 
 def ours(run: Run, shares: Sequence[float]) -> None:
@@ -78,9 +78,7 @@ def ours(run: Run, shares: Sequence[float]) -> None:
     of_trained = [method for method in OF_TRAINED if run.wants(method) and (options.checkpoint or options.methods)]
     if of_trained:
         source = trained(run)
-        details = {"checkpoint": source.digest[7:19], "steps": source.shared_steps}
-        if source.rate is not None:
-            details["rate"] = source.rate
+        details = {"checkpoint": source.digest[7:19], "steps": source.shared_steps, **source.settings}
         for method in of_trained:
             for share in (1.0, *shares):
                 run.row(method, share, partial(_exported, run, source, QUALITIES[method], share), **details)
@@ -116,8 +114,14 @@ def trained(run: Run) -> Source:
         file_digest(path),
         float(_known(training.get("seconds"), options.shared_seconds, "seconds", path)),
         int(_known(training.get("steps"), options.shared_steps, "steps", path)),
-        training.get("settings", {}).get("peak_rate"),
+        _settings(training.get("settings", {})),
     )
+
+
+def _settings(recorded: Mapping[str, float]) -> dict[str, float]:
+    """What a key says of them, as `Run.settings` has it."""
+    found = {"rate": recorded.get("peak_rate"), AVERAGE: recorded.get(AVERAGE)}
+    return {name: value for name, value in found.items() if value}
 
 
 def train_sizes(run: Run) -> Path:

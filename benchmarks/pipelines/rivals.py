@@ -53,7 +53,7 @@ def pruning(run: Run, shares: Sequence[float]) -> None:
                     continue
                 details = {"setting": setting.name, "steps": n_steps}
                 if n_steps:
-                    details["rate"] = run.options.rate
+                    details |= run.settings()
                 run.row(PRUNING, share, partial(_tuned, run, setting, share, n_steps), **details)
 
 
@@ -75,7 +75,7 @@ def pruning_to_goal(run: Run, goals: dict[float, float]) -> None:
             setting=setting.name,
             goal=goal,
             goal_method=run.options.goal,
-            rate=run.options.rate,
+            **run.settings(),
         )
 
 
@@ -112,14 +112,14 @@ def slimmable(run: Run, shares: Sequence[float]) -> None:
     n_steps = max(run.options.steps)
     for method in (SLIMMABLE, SLIMMABLE_SCRATCH):
         if n_steps and run.wants(method):
-            rate = run.options.slimmable_rate if method == SLIMMABLE else SCRATCH.peak_rate
+            settings = run.settings(rate=run.options.slimmable_rate if method == SLIMMABLE else SCRATCH.peak_rate)
             for share in (1.0, *shares):
                 run.row(
                     method,
                     share,
-                    partial(_slimmed, run, method, share, n_steps, rate),
+                    partial(_slimmed, run, method, share, n_steps, settings["rate"]),
                     steps=n_steps,
-                    rate=rate,
+                    **settings,
                     smallest=min(run.options.shares),
                 )
 
@@ -179,7 +179,8 @@ def _slimmed(run: Run, method: str, share: float, n_steps: int, rate: float) -> 
 
 def _trained_slimmable(run: Run, method: str, n_steps: int, rate: float) -> tuple[nn.Module, float]:
     """The one trained network behind all sizes, from the build folder when it is there, and the seconds it took."""
-    path = run.file(f"{method.replace(' ', '-')}-{n_steps}-{rate:g}-{100 * min(run.options.shares):g}", ".safetensors")
+    what = f"{method.replace(' ', '-')}-{n_steps}-{run.settings_tag(rate=rate)}-{100 * min(run.options.shares):g}"
+    path = run.file(what, ".safetensors")
     record = path.with_name(f"{path.name}.seconds")
     if path.is_file():
         module = run.make(widths=run.widths)
@@ -189,7 +190,7 @@ def _trained_slimmable(run: Run, method: str, n_steps: int, rate: float) -> tupl
         module, schedule = ordered_by_norm(run.discrete, run.checkpoint), run.schedule(rate=rate)
     else:
         torch.manual_seed(run.options.seed)
-        module, schedule = run.make(widths=run.widths), replace(SCRATCH, seed=run.options.seed, peak_rate=rate)
+        module, schedule = run.make(widths=run.widths), _from_scratch(run, rate)
     smallest = widths_within(run.make, run.widths, run.target(min(run.options.shares)))
     state = path.with_suffix(".pt")
     elapsed = Elapsed(state)
@@ -211,3 +212,8 @@ def _trained_slimmable(run: Run, method: str, n_steps: int, rate: float) -> tupl
     record.write_text(f"{seconds}\n")
     write_weights(module, path)
     return module, seconds
+
+
+def _from_scratch(run: Run, rate: float) -> Schedule:
+    options = run.options
+    return replace(SCRATCH, seed=options.seed, peak_rate=rate, average_share=options.average_share)

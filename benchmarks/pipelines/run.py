@@ -32,6 +32,9 @@ from models.files import write_weights
 from models.recipes.classifier import Schedule, accuracy, to_pixels, train_classifier_
 from models.recipes.fine_tune import FINE_TUNING, train_steps_
 
+AVERAGE = "average_share"
+"""In the key of a row whose training averaged its weights; without it, the last step was kept."""
+
 SHARES = (0.81, 0.64, 0.49, 0.36, 0.25, 0.12, 0.064)
 """Shares of the parameters that sizes are measured at."""
 
@@ -47,6 +50,7 @@ class Options:
         steps: gradient steps of whatever trains further; several for fine-tuning.
         rate: peak learning rate of those steps.
         slimmable_rate: the same for a slimmable network, whose steps add up the gradients of four widths.
+        average_share: of those steps, over which weights are averaged at their end; 0 keeps the last step.
         shares: of the parameters.
         methods: names of the methods to measure; empty for all.
         pruning: names of the settings of Torch-Pruning to measure; empty for all.
@@ -66,6 +70,7 @@ class Options:
     steps: tuple[int, ...] = (0, 100, 1000)
     rate: float = FINE_TUNING.peak_rate
     slimmable_rate: float = FINE_TUNING.peak_rate
+    average_share: float = 0.0
     shares: tuple[float, ...] = SHARES
     methods: tuple[str, ...] = ()
     pruning: tuple[str, ...] = ()
@@ -157,7 +162,23 @@ class Run:
 
     def schedule(self, *, rate: float | None = None) -> Schedule:
         """Of training further: the run's rate, its seed apart from that of the first training."""
-        return replace(FINE_TUNING, seed=self.options.seed + 1000, peak_rate=rate or self.options.rate)
+        options = self.options
+        return replace(
+            FINE_TUNING,
+            seed=options.seed + 1000,
+            peak_rate=rate or options.rate,
+            average_share=options.average_share,
+        )
+
+    def settings(self, *, rate: float | None = None) -> dict[str, float]:
+        """What the key of a row says of `schedule`."""
+        schedule = self.schedule(rate=rate)
+        averaged = {AVERAGE: schedule.average_share} if schedule.average_share else {}
+        return {"rate": schedule.peak_rate, **averaged}
+
+    def settings_tag(self, *, rate: float | None = None) -> str:
+        """The same as part of the name of a file."""
+        return "-".join(f"{value:g}" for value in self.settings(rate=rate).values())
 
     def train_alone(
         self,

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.pipelines.rivals import PRUNING_TO_GOAL
+from benchmarks.pipelines.run import AVERAGE
 from benchmarks.rows import Json
 
 WHOLE = 1.0
 RAW, REESTIMATED = "raw", "reestimated"
 READINGS = {RAW: "", REESTIMATED: ", statistics re-estimated"}
-DETAILS = ("steps", "rate", "smallest", "epochs", "base")
+DETAILS = ("steps", "rate", AVERAGE, "smallest", "epochs", "base")
 """Parts of a key that are named in a table when a method was measured with more than one of them."""
 
 SOURCES = ("base", "checkpoint")
@@ -116,8 +117,8 @@ def _varying(rows: Sequence[Json]) -> dict[str, list[str]]:
     values: dict[tuple[str, str], set[str]] = defaultdict(set)
     for row in rows:
         for detail in DETAILS:
-            if detail in row["key"]:
-                values[row["key"]["method"], detail].add(_named(detail, row["key"][detail]))
+            if detail in row["key"] or detail == AVERAGE:
+                values[row["key"]["method"], detail].add(_named(detail, row["key"].get(detail)))
     found: dict[str, list[str]] = defaultdict(list)
     for (method, detail), seen in values.items():
         if len(seen) > 1:
@@ -135,6 +136,8 @@ def _named(detail: str, value: Any) -> str:
         return f"{value:,} steps"
     if detail == "rate":
         return f"rate {value:g}"
+    if detail == AVERAGE:
+        return f"averaged over {100 * value:g} %" if value else "the last step"
     if detail == "smallest":
         return f"smallest {100 * value:g} %"
     if detail == "epochs":

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from inn_core.averaging import RunningAverage
 from inn_core.optimisation import decayed_parameters, one_cycle_rate
 from inn_core.progress import Progress, no_progress
 from inn_core.training_state import restore_, save_state
@@ -38,6 +39,8 @@ class Schedule:
         momentum: of Nesterov SGD.
         weight_decay: of every parameter with more than one axis; biases and normalisation are not decayed.
         label_smoothing: share of the target spread over all classes.
+        average_share: of the steps, over which what the run ends with is averaged, running statistics included; 0 keeps
+            the last step. See `inn_core.averaging`.
         shift_pixels: images are shifted by up to this many pixels each way, filled with zeros, and flipped at random.
     """
 
@@ -49,6 +52,7 @@ class Schedule:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     label_smoothing: float = 0.05
+    average_share: float = 0.0
     shift_pixels: int = 1
 
     def rate(self, progress: float) -> float:
@@ -89,7 +93,9 @@ def train_classifier_(
         decayed_parameters(module, schedule.weight_decay), lr=0.0, momentum=schedule.momentum, nesterov=True
     )
     identity = {"kind": "classifier", **asdict(schedule)}
-    first_epoch = restore_(state_path, module, optimizer, identity)
+    average = RunningAverage(module, schedule.average_share, buffers=True)
+    whole = nn.ModuleList([module, average])
+    first_epoch = restore_(state_path, whole, optimizer, identity)
     steps_per_epoch = math.ceil(len(images) / schedule.batch_images)
     n_steps = schedule.epochs * steps_per_epoch
     for epoch in range(first_epoch, schedule.epochs):
@@ -108,12 +114,14 @@ def train_classifier_(
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
+            average.add_()
             total_loss += float(loss.detach()) * len(targets)
             progress(f"epoch {epoch + 1} of {schedule.epochs}", (step + 1) / n_steps)
         if state_path is not None:
-            save_state(state_path, module, optimizer, identity, epoch + 1)
+            save_state(state_path, whole, optimizer, identity, epoch + 1)
         if after_epoch is not None:
             after_epoch(epoch + 1, total_loss / len(images))
+    average.apply_()
     lay_out_(module.to("cpu"), torch.contiguous_format)
     module.eval()
 

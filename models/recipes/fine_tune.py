@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from inn_core.averaging import RunningAverage
 from inn_core.optimisation import decayed_parameters
 from inn_core.progress import Progress, no_progress
 from inn_core.training_state import restore_, save_state
@@ -99,7 +100,9 @@ def train_steps_(
     )
     learn = backward or _cross_entropy(module, schedule)
     identity = {"kind": "steps", **asdict(schedule), "steps": n_steps, "bfloat16": bfloat16, "run": run}
-    done = restore_(state_path, module, optimizer, identity)
+    average = RunningAverage(module, schedule.average_share, buffers=True)
+    whole = nn.ModuleList([module, average])
+    done = restore_(state_path, whole, optimizer, identity)
     saved_at = time.monotonic()
     module.train()
     losses: list[float] = []
@@ -112,10 +115,12 @@ def train_steps_(
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             losses.append(learn(batch.to(device, memory_format=torch.channels_last), targets.to(device), step))
         optimizer.step()
+        average.add_()
         if state_path is not None and (step + 1 == n_steps or time.monotonic() - saved_at > SAVE_SECONDS):
-            save_state(state_path, module, optimizer, identity, step + 1)
+            save_state(state_path, whole, optimizer, identity, step + 1)
             saved_at = time.monotonic()
         progress(f"step {step + 1} of {n_steps}", (step + 1) / n_steps)
+    average.apply_()
     lay_out_(module.to("cpu"), torch.contiguous_format)
     module.eval()
     last = losses[-max(1, n_steps // 10) :]

@@ -49,9 +49,10 @@ def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(output, target)
 
 
-def kl(full: Tensor, sized: Tensor) -> Tensor:
-    """PyTorch's own divergence of two batches of logits."""
-    return F.kl_div(sized.log_softmax(1), full.log_softmax(1), reduction="batchmean", log_target=True)
+def kl(full: Tensor, sized: Tensor, temperature: float = 1.0) -> Tensor:
+    """PyTorch's own divergence of two batches of logits, softened and scaled as Hinton et al. have it."""
+    soft = [(logits / temperature).log_softmax(1) for logits in (sized, full)]
+    return temperature**2 * F.kl_div(soft[0], soft[1], reduction="batchmean", log_target=True)
 
 
 @pytest.mark.parametrize("task_share", [0.0, 0.25])
@@ -73,6 +74,23 @@ def test_a_step_adds_the_gradients_of_the_losses_by_hand(
     for parameter, expected in zip(network.parameters(), twin.parameters(), strict=True):
         assert parameter.grad is not None
         assert expected.grad is not None
+        torch.testing.assert_close(parameter.grad, expected.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_a_smaller_size_learns_from_all_larger_ones_of_the_step(checkpoint: Checkpoint, batches: Repeated) -> None:
+    settings = SizeTraining(smaller_sizes=3, teachers="larger", temperature=2.0)
+    network, twin = (shaken_(IntegralNetwork(checkpoint, independent=0.0, seed=9)).train() for _ in range(2))
+    ((inputs,), labels) = batches.epoch(0)[0]
+    sandwich_step(network, (inputs,), labels, settings=settings, task_loss=cross_entropy)
+    small, middle, large = twin.sandwich(smaller=3)
+    assert sum(small.values()) < sum(middle.values()) < sum(large.values())
+    outputs = [twin(inputs, sizes=each) for each in (twin.full_sizes, large, middle, small)]
+    loss = F.cross_entropy(outputs[0], labels)
+    for count, sized in enumerate(outputs[1:], 1):
+        told = torch.stack([output.softmax(1) for output in outputs[:count]]).mean(0).log().detach()
+        loss = loss + kl(told, sized, 2.0)
+    loss.backward()
+    for parameter, expected in zip(network.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(parameter.grad, expected.grad, rtol=1e-4, atol=1e-6)
 
 
@@ -196,7 +214,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(
 ) -> None:
     """In the middle of an epoch, twice; states are saved after every step, or only after epochs."""
     monkeypatch.setattr(training, "SAVE_SECONDS", save_seconds)
-    settings = SizeTraining(epochs=3, optimizer="adam", peak_rate=0.01, rule=rule)
+    settings = SizeTraining(epochs=3, optimizer="adam", peak_rate=0.01, rule=rule, teachers="larger", average_share=0.5)
     task = cross_entropy if labels else None
     whole = IntegralNetwork(checkpoint)
     train_sizes_(whole, batches, settings=settings, task_loss=task)
@@ -222,9 +240,33 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(
         assert torch.equal(network.state_dict()[name], tensor), name
 
 
-def test_a_finished_run_is_not_run_again(checkpoint: Checkpoint, batches: Repeated, tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_run_ends_with_the_average_of_its_steps(checkpoint: Checkpoint, batches: Repeated, share: float) -> None:
+    network = IntegralNetwork(checkpoint)
+    seen: list[list[Tensor]] = []
+
+    def progress(_: str, __: float) -> None:
+        seen.append([parameter.detach().clone() for parameter in network.parameters()])
+
+    settings = SizeTraining(epochs=3, average_share=share)
+    train_sizes_(network, batches, settings=settings, task_loss=cross_entropy, progress=progress)
+    count = len(seen)
+    weights = {
+        0.0: [0.0] * (count - 1) + [1.0],
+        0.25: [float(k * (k + 1) * (k + 2)) for k in range(1, count + 1)],
+        1.0: [1.0] * count,
+    }[share]
+    for found, *steps in zip(network.parameters(), *seen, strict=True):
+        expected = sum(weight * step for weight, step in zip(weights, steps, strict=True)) / sum(weights)
+        torch.testing.assert_close(found.detach(), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_finished_run_is_not_run_again(
+    checkpoint: Checkpoint, batches: Repeated, tmp_path: Path, share: float
+) -> None:
     state = tmp_path / "run.state"
-    settings = SizeTraining(epochs=1)
+    settings = SizeTraining(epochs=1, average_share=share)
     first, second = IntegralNetwork(checkpoint), IntegralNetwork(checkpoint)
     train_sizes_(first, batches, settings=settings, task_loss=cross_entropy, state_path=state)
     steps: list[float] = []
@@ -289,11 +331,16 @@ def test_a_loss_that_is_not_finite_ends_the_run(checkpoint: Checkpoint, batches:
     [
         ("optimizer", "lion"),
         ("rule", "largest"),
+        ("teachers", "smaller"),
+        ("temperature", 0.0),
+        ("temperature", math.inf),
         ("epochs", 0),
         ("smaller_sizes", -1),
         ("warmup_share", 1.0),
         ("warmup_share", -0.1),
         ("task_share", 1.5),
+        ("average_share", 1.5),
+        ("average_share", -0.5),
         ("peak_rate", 0.0),
         ("peak_rate", math.nan),
         ("weight_decay", -1.0),

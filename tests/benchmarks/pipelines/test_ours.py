@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a run that imported its discrete network, with a checkpoint of trained sizes made of it."""
     folder = tmp_path_factory.mktemp("ours")
     source = ours.imported(made(folder))
-    training = {"steps": 7, "seconds": 20.0, "seed": 0, "settings": {"peak_rate": 0.03}}
+    training = {"steps": 7, "seconds": 20.0, "seed": 0, "settings": {"peak_rate": 0.03, "average_share": 0.2}}
     network = replace(source.network, provenance={"training": training})
     IntegralNetwork(network).save(folder / "trained.inn")
     return folder
@@ -74,7 +74,8 @@ def test_a_trained_checkpoint_is_measured_under_its_digest(
     chosen = ["--methods", *ours.OF_TRAINED, "--checkpoint", str(path)]
     rows = measured(folder, tmp_path / "rows.json", *chosen)
     assert [row["key"]["method"] for row in rows] == [method for method in ours.OF_TRAINED for _ in range(2)]
-    assert {(row["key"]["checkpoint"], row["key"]["rate"]) for row in rows} == {(file_digest(path)[7:19], 0.03)}
+    sources = {(row["key"]["checkpoint"], row["key"]["rate"], row["key"]["average_share"]) for row in rows}
+    assert sources == {(file_digest(path)[7:19], 0.03, 0.2)}
     assert {(row["found"]["shared_steps"], row["found"]["shared_seconds"]) for row in rows} == {(7, 20.0)}
     text = capsys.readouterr().out
     assert "- ours, trained: 1 seed, 7 steps" in text

@@ -103,6 +103,24 @@ def test_a_second_run_trains_and_measures_nothing(
     assert (tmp_path / "pipelines.json").read_bytes() == before
 
 
+def test_averaged_training_is_measured_beside_that_which_keeps_its_last_step(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = ["--methods", "discrete, trained on", "slimmable", *arguments]
+    for part in ("A", "slimmable"):
+        assert main(["--part", part, *chosen]) == 0
+        assert main(["--part", part, "--average-share", "0.5", *chosen]) == 0
+    rows = rows_in(tmp_path)
+    averages = [row["key"].get("average_share") for row in rows if row["key"]["share"] == 1.0]
+    assert averages == [None, 0.5, None, 0.5]
+    seconds = {row["found"]["shared_seconds"] for row in rows if row["key"]["method"] == "slimmable"}
+    assert len(seconds) == 2  # each was trained on its own
+    text = capsys.readouterr().out
+    for method in ("discrete, trained on", "slimmable"):
+        assert f"| {method}, averaged over 50 % |" in text
+        assert f"| {method}, the last step |" not in text
+
+
 def test_a_settings_run_never_looks_at_the_test_images(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,7 +19,7 @@ from models.recipes.classifier import (
     train_classifier_,
 )
 
-SCHEDULE = Schedule(seed=3, epochs=4, batch_images=16, peak_rate=0.2)
+SCHEDULE = Schedule(seed=3, epochs=4, batch_images=16, peak_rate=0.2, average_share=0.25)
 CPU = torch.device("cpu")
 
 

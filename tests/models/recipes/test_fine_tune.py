@@ -17,7 +17,7 @@ from models.recipes import fine_tune
 from models.recipes.classifier import Schedule, accuracy, augmented_batches
 from models.recipes.fine_tune import endless_batches, fine_tune_to, train_steps_
 
-SCHEDULE = Schedule(seed=3, batch_images=16, peak_rate=0.2)
+SCHEDULE = Schedule(seed=3, batch_images=16, peak_rate=0.2, average_share=0.25)
 CPU = torch.device("cpu")
 Problem = tuple[np.ndarray, np.ndarray]
 
