@@ -58,18 +58,6 @@ def divergence(full: torch.Tensor, sized: torch.Tensor, kind: OutputKind, *, tem
     return temperature**2 * (log_full.exp() * (log_full - log_sized)).sum(1)
 
 
-def mean_output(outputs: Sequence[torch.Tensor], kind: OutputKind) -> torch.Tensor:
-    """What several outputs of one kind say together, as one output of that kind; the only one as it is.
-
-    Logits give the logarithm of their mean probabilities, everything else its mean.
-    """
-    if len(outputs) == 1:
-        return outputs[0]
-    if kind is not OutputKind.LOGITS:
-        return torch.stack(tuple(outputs)).mean(0)
-    return torch.stack([log_probabilities(each, kind) for each in outputs]).logsumexp(0) - math.log(len(outputs))
-
-
 def mean_divergence(
     full: Mapping[str, torch.Tensor], sized: Mapping[str, torch.Tensor], kinds: Mapping[str, OutputKind]
 ) -> float:

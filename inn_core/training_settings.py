@@ -11,9 +11,6 @@ from inn_core.optimisation import one_cycle_rate
 RULES = ("sandwich", "random")
 """Which sizes a step trains; see `inn_core.training_step`."""
 
-TEACHERS = ("full", "larger")
-"""Of whom a smaller size learns: of the full network, or of the mean of all larger sizes in the step."""
-
 
 @dataclass(frozen=True)
 class SizeTraining:
@@ -28,9 +25,7 @@ class SizeTraining:
         rule: `sandwich`, or `random`: Algorithm 1 of the paper, one draw of `IntegralNetwork.sample_sizes` in a step.
         smaller_sizes: sizes in a step of the sandwich rule, beside the full one.
         task_share: of the task's loss in what those learn from; the rest is distillation.
-        teachers: whose outputs those are compared with: `full`, or `larger`, the mean over the full network and all
-            larger sizes of the step.
-        temperature: of that comparison; see `inn_core.divergence`.
+        temperature: of that distillation; see `inn_core.divergence`.
         average_share: of the steps, over which the parameters that the run ends with are averaged; 0 keeps those of
             the last step. See `inn_core.averaging`.
         bfloat16: compute in bfloat16 where autocast does; parameters stay float32.
@@ -44,7 +39,6 @@ class SizeTraining:
     rule: str = "sandwich"
     smaller_sizes: int = 3
     task_share: float = 0.0
-    teachers: str = "full"
     temperature: float = 1.0
     average_share: float = 0.0
     bfloat16: bool = False
@@ -54,8 +48,6 @@ class SizeTraining:
             raise InvalidTrainingError(f"optimizer {self.optimizer!r} is unknown; use sgd or adam")
         if self.rule not in RULES:
             raise InvalidTrainingError(f"rule {self.rule!r} is unknown; use {' or '.join(RULES)}")
-        if self.teachers not in TEACHERS:
-            raise InvalidTrainingError(f"teachers {self.teachers!r} are unknown; use {' or '.join(TEACHERS)}")
         if self.epochs < 1 or self.smaller_sizes < 0:
             raise InvalidTrainingError(
                 f"epochs is {self.epochs} and smaller_sizes {self.smaller_sizes}; give at least 1 and 0"

@@ -1,25 +1,24 @@
 """One step of training a network's sizes: the sandwich rule with in-place distillation, or one random size.
 
 A step of the sandwich rule trains the full network on the task, and a few random sizes, often the smallest, on what the
-full network says of the same batch, alone or together with the larger ones of those sizes. Without labels a frozen copy
-of the full network teaches all sizes, the full one included. That all sizes agree follows from
-|Net(X, P1) - Net(X, P2)| <= |Net(X, P1) - Y| + |Net(X, P2) - Y|. A step of Algorithm 1 trains one random size on the
-task alone: it costs less, and teaches one size instead of several.
+full network says of the same batch. Without labels a frozen copy of the full network teaches all sizes, the full one
+included. That all sizes agree follows from |Net(X, P1) - Net(X, P2)| <= |Net(X, P1) - Y| + |Net(X, P2) - Y|. A step of
+Algorithm 1 trains one random size on the task alone: it costs less, and teaches one size instead of several.
 
 Source: Solodskikh et al., CVPR 2023, Algorithm 1 (random partitions); Yu and Huang, arXiv 1903.05134 (sandwich rule,
-in-place distillation); Hinton et al., arXiv 1503.02531 (several teachers, temperature).
+in-place distillation); Hinton et al., arXiv 1503.02531 (temperature).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from inn_core.divergence import OutputKind, divergence, mean_output
+from inn_core.divergence import OutputKind, divergence
 from inn_core.engine import Engine
 from inn_core.errors import InvalidTrainingError
 from inn_core.integral import IntegralNetwork
@@ -42,8 +41,7 @@ def sandwich_step(
 ) -> float:
     """Add the gradients of one batch at all sizes of a step; returns the full network's loss.
 
-    Each size runs forwards and backwards before the next, the larger ones first, so memory is that of the full network
-    alone.
+    Each size runs forwards and backwards before the next, so memory is that of the full network alone.
 
     Args:
         network: as in `train_sizes_`. Of several processes, gradients and the loss are the mean.
@@ -56,15 +54,12 @@ def sandwich_step(
     reference, kinds, loss = _taught(inner, full, inputs, targets, task_loss=task_loss, teacher=teacher)
     value = _finite(network, loss, settings, of="the full network")
     torch.autograd.backward(loss)
-    teachers = [reference]
-    for sizes in reversed(inner.sandwich(smaller=settings.smaller_sizes)):
+    for sizes in inner.sandwich(smaller=settings.smaller_sizes):
         sized = _run(network, inputs, sizes, settings)
-        loss = divergences(_together(teachers, kinds), sized, kinds, temperature=settings.temperature)
+        loss = divergences(reference, sized, kinds, temperature=settings.temperature)
         if task_loss is not None and settings.task_share:
             loss = torch.lerp(loss, task_loss(_unnamed(sized), targets), settings.task_share)
         torch.autograd.backward(loss)
-        if settings.teachers == "larger":
-            teachers.append({name: output.detach() for name, output in sized.items()})
     return value
 
 
@@ -142,11 +137,6 @@ def divergences(
         for name, kind in kinds.items()
     ]
     return torch.stack(parts).sum()
-
-
-def _together(teachers: Sequence[dict[str, Tensor]], kinds: dict[str, OutputKind]) -> dict[str, Tensor]:
-    """What several sizes say together, by output."""
-    return {name: mean_output([outputs[name].float() for outputs in teachers], kind) for name, kind in kinds.items()}
 
 
 def named_outputs(network: IntegralNetwork, outputs: Any) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.special import rel_entr, softmax
 
-from inn_core.divergence import OutputKind, divergence, mean_divergence, mean_output, output_kind
+from inn_core.divergence import OutputKind, divergence, mean_divergence, output_kind
 
 
 @pytest.mark.parametrize(
@@ -52,17 +52,6 @@ def test_a_temperature_divides_logits_and_is_squared_outside(temperature: float)
     np.testing.assert_allclose(found, expected, rtol=1e-9)
     found = divergence(full.softmax(1), sized.softmax(1), OutputKind.PROBABILITIES, temperature=temperature)
     np.testing.assert_allclose(found, expected, rtol=1e-9)
-
-
-def test_several_outputs_together_have_their_mean_probabilities() -> None:
-    first, second = random_pair(20, 7)
-    expected = (softmax(first.numpy(), axis=1) + softmax(second.numpy(), axis=1)) / 2
-    together = mean_output([first, second], OutputKind.LOGITS)
-    np.testing.assert_allclose(together.softmax(1), expected, rtol=1e-9)
-    together = mean_output([first.softmax(1), second.softmax(1)], OutputKind.PROBABILITIES)
-    np.testing.assert_allclose(together, expected, rtol=1e-9)
-    np.testing.assert_allclose(mean_output([first, second], OutputKind.VALUES), (first + second) / 2)
-    assert all(mean_output([first], kind) is first for kind in OutputKind)
 
 
 def test_a_probability_of_zero_is_finite() -> None:
