@@ -40,7 +40,7 @@ class Schedule:
         weight_decay: of every parameter with more than one axis; biases and normalisation are not decayed.
         label_smoothing: share of the target spread over all classes.
         average_share: of the steps, over which what the run ends with is averaged, running statistics included; 0 keeps
-            the last step. See `inn_core.averaging`.
+            the last step. After fewer than a few hundred steps take the statistics again. See `inn_core.averaging`.
         shift_pixels: images are shifted by up to this many pixels each way, filled with zeros, and flipped at random.
     """
 

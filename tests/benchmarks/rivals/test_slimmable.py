@@ -62,7 +62,7 @@ def test_training_makes_every_width_good() -> None:
         SMALL_WIDTHS,
         data.train.images,
         data.train.labels,
-        n_steps=60,
+        n_steps=90,
         smallest=0.5,
         schedule=replace(Schedule(), batch_images=40, shift_pixels=0),
         device=torch.device("cpu"),

@@ -19,7 +19,7 @@ from models.recipes.classifier import (
     train_classifier_,
 )
 
-SCHEDULE = Schedule(seed=3, epochs=4, batch_images=16, peak_rate=0.2, average_share=0.25)
+SCHEDULE = Schedule(seed=3, epochs=4, batch_images=16, peak_rate=0.2)
 CPU = torch.device("cpu")
 
 
@@ -48,7 +48,14 @@ def images_and_labels() -> tuple[np.ndarray, np.ndarray]:
     return images.astype(np.uint8), labels
 
 
-def trained(images: np.ndarray, labels: np.ndarray, state: Path | None = None, *, stop_after: int = 0) -> nn.Module:
+def trained(
+    images: np.ndarray,
+    labels: np.ndarray,
+    state: Path | None = None,
+    *,
+    stop_after: int = 0,
+    average_share: float = 0.0,
+) -> nn.Module:
     def after_epoch(epoch: int, loss: float) -> None:
         if epoch == stop_after:
             raise StopHereError
@@ -58,7 +65,7 @@ def trained(images: np.ndarray, labels: np.ndarray, state: Path | None = None, *
         module,
         images,
         labels,
-        schedule=SCHEDULE,
+        schedule=replace(SCHEDULE, average_share=average_share),
         device=CPU,
         bfloat16=False,
         state_path=state,
@@ -81,13 +88,16 @@ def test_equal_seeds_give_equal_weights(images_and_labels: tuple[np.ndarray, np.
         assert torch.equal(tensor, second.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25])
 def test_a_stopped_run_continues_to_the_same_weights(
-    images_and_labels: tuple[np.ndarray, np.ndarray], tmp_path: Path
+    images_and_labels: tuple[np.ndarray, np.ndarray], tmp_path: Path, share: float
 ) -> None:
     state = tmp_path / "deep" / "training.pt"
     with pytest.raises(StopHereError):
-        trained(*images_and_labels, state, stop_after=2)
-    resumed, whole = trained(*images_and_labels, state), trained(*images_and_labels)
+        trained(*images_and_labels, state, stop_after=2, average_share=share)
+    resumed = trained(*images_and_labels, state, average_share=share)
+    whole = trained(*images_and_labels, average_share=share)
+    assert torch.equal(whole[0].weight, trained(*images_and_labels)[0].weight) == (share == 0)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
     assert [path.name for path in state.parent.iterdir()] == ["training.pt"]

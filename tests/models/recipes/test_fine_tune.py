@@ -17,7 +17,7 @@ from models.recipes import fine_tune
 from models.recipes.classifier import Schedule, accuracy, augmented_batches
 from models.recipes.fine_tune import endless_batches, fine_tune_to, train_steps_
 
-SCHEDULE = Schedule(seed=3, batch_images=16, peak_rate=0.2, average_share=0.25)
+SCHEDULE = Schedule(seed=3, batch_images=16, peak_rate=0.2)
 CPU = torch.device("cpu")
 Problem = tuple[np.ndarray, np.ndarray]
 
@@ -38,9 +38,11 @@ def module() -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(16, 3)).eval()
 
 
-def trained(module: nn.Module, problem: Problem, n_steps: int, *, seed: int = 3) -> nn.Module:
+def trained(
+    module: nn.Module, problem: Problem, n_steps: int, *, seed: int = 3, average_share: float = 0.0
+) -> nn.Module:
     result = copy.deepcopy(module)
-    schedule = replace(SCHEDULE, seed=seed)
+    schedule = replace(SCHEDULE, seed=seed, average_share=average_share)
     train_steps_(result, *problem, n_steps=n_steps, schedule=schedule, device=CPU, bfloat16=False)
     return result
 
@@ -54,6 +56,12 @@ def test_steps_learn_a_problem_that_can_be_learned(module: nn.Module, problem: P
     result = trained(module, problem, 40)
     assert accuracy(result, *problem) >= 0.95
     assert not result.training
+
+
+def test_averaged_weights_learn_it_too(module: nn.Module, problem: Problem) -> None:
+    result = trained(module, problem, 200, average_share=0.25)
+    assert accuracy(result, *problem) >= 0.95
+    assert not torch.equal(weights(result), weights(trained(module, problem, 200)))
 
 
 def test_no_steps_change_nothing(module: nn.Module, problem: Problem) -> None:
@@ -98,7 +106,13 @@ class StoppedError(Exception):
 
 
 def steps_until(
-    module: nn.Module, problem: Problem, state: Path, *, stop_after: float = 2.0, n_steps: int = 14
+    module: nn.Module,
+    problem: Problem,
+    state: Path,
+    *,
+    stop_after: float = 2.0,
+    n_steps: int = 14,
+    average_share: float = 0.0,
 ) -> None:
     """Train with a state; the run is stopped when it reports that share."""
 
@@ -110,7 +124,7 @@ def steps_until(
         module,
         *problem,
         n_steps=n_steps,
-        schedule=SCHEDULE,
+        schedule=replace(SCHEDULE, average_share=average_share),
         device=CPU,
         bfloat16=False,
         state_path=state,
@@ -118,19 +132,20 @@ def steps_until(
     )
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25])
 def test_a_stopped_run_ends_with_the_same_bits(
-    module: nn.Module, problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: nn.Module, problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
-    expected = trained(module, problem, 14).state_dict()
+    expected = trained(module, problem, 14, average_share=share).state_dict()
     monkeypatch.setattr(fine_tune, "SAVE_SECONDS", 0.0)
     state = tmp_path / "run.pt"
     with pytest.raises(StoppedError):
-        steps_until(copy.deepcopy(module), problem, state, stop_after=0.8)  # in the second epoch
+        steps_until(copy.deepcopy(module), problem, state, stop_after=0.8, average_share=share)  # in the second epoch
     resumed = copy.deepcopy(module)
-    steps_until(resumed, problem, state)
+    steps_until(resumed, problem, state, average_share=share)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in resumed.state_dict().items())
     again = copy.deepcopy(module)
-    steps_until(again, problem, state)  # the state of the finished run
+    steps_until(again, problem, state, average_share=share)  # the state of the finished run
     assert all(torch.equal(tensor, expected[name]) for name, tensor in again.state_dict().items())
 
 
