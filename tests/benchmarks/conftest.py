@@ -1,11 +1,17 @@
-"""A small residual network with lively statistics, and its import, made once."""
+"""A small residual network with lively statistics, and its import, made once; equal networks are exported once."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import save
 from torch import nn
 
+from benchmarks.pipelines import networks
 from benchmarks.pipelines.networks import bare_checkpoint
 from inn_core.network import Checkpoint
 from models.fashion_resnet import FashionResNet
@@ -23,6 +29,25 @@ def lively(module: nn.Module, *, seed: int = 0) -> nn.Module:
             for tensor in (layer.bias.data, layer.running_mean):
                 tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.1)
     return module.eval()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exports_made_once() -> Iterator[None]:
+    """PyTorch's exporter takes most of the time of a quick pipeline, and many of them train the very same network."""
+    known: dict[tuple[str, str], bytes] = {}
+    write_onnx = networks.write_onnx
+
+    def write_once(module: nn.Module, path: Path) -> None:
+        state = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
+        key = repr(module), hashlib.sha256(save(state)).hexdigest()
+        if key not in known:
+            write_onnx(module, path)
+            known[key] = path.read_bytes()
+        path.write_bytes(known[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(networks, "write_onnx", write_once)
+        yield
 
 
 @pytest.fixture(scope="session")
