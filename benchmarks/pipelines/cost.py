@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.pipelines.markdown import table
 from benchmarks.pipelines.rivals import GOAL_SETTING, PRUNING, PRUNING_TO_GOAL
+from benchmarks.pipelines.series import labels
 from benchmarks.rows import Json
 
 SIZE_COUNTS = (1, 4, 16, 64)
@@ -43,17 +44,15 @@ def goals(rows: Sequence[Json], method: str, same: Mapping[str, Any]) -> dict[fl
 def cost_tables(rows: Sequence[Json], on: str) -> list[str]:
     """Seconds and gradient steps for many sizes: methods that pay once, and Torch-Pruning tuned for every size.
 
-    Sizes are those below the full one, which needs no work of its own.
+    Sizes are those below the full one, which needs no work of its own. Where the other method became better and a size
+    was pruned to its new accuracy as well, the latest goal counts.
     """
     body: list[list[str]] = []
+    at_once = [row for row in rows if "shared_seconds" in row["found"] and row["key"]["share"] < 1.0]
     shared: dict[tuple[str, int], list[Json]] = defaultdict(list)
-    tuned: dict[str, list[Json]] = defaultdict(list)
-    for row in rows:
-        key, found = row["key"], row["found"]
-        if "shared_seconds" in found and key["share"] < 1.0:
-            shared[key["method"], found["shared_steps"]].append(found)
-        elif key["method"] == PRUNING_TO_GOAL:
-            tuned[key["goal_method"]].append(row)
+    for label, row in zip(labels(at_once, without=("steps",)), at_once, strict=True):
+        shared[label, row["found"]["shared_steps"]].append(row["found"])
+    tuned = _latest_goals([row for row in rows if row["key"]["method"] == PRUNING_TO_GOAL])
     for (method, steps), measured in shared.items():
         once = float(np.mean([found["shared_seconds"] for found in measured]))
         again = float(np.mean([found["seconds"] for found in measured]))
@@ -82,6 +81,15 @@ def cost_tables(rows: Sequence[Json], on: str) -> list[str]:
     for goal, measured in tuned.items():
         lines += [f"As good as {goal}: goal, reached, steps.", "", *table(*_goal_rows(measured, on)), ""]
     return lines
+
+
+def _latest_goals(rows: Sequence[Json]) -> dict[str, list[Json]]:
+    """Method that was to be reached -> the latest row of each seed and share."""
+    latest: dict[str, dict[tuple[int, float], Json]] = defaultdict(dict)
+    for row in rows:
+        key = row["key"]
+        latest[key["goal_method"]][key["seed"], key["share"]] = row
+    return {goal: list(found.values()) for goal, found in latest.items()}
 
 
 def _interpolated(rows: Sequence[Json]) -> list[str]:

@@ -74,8 +74,7 @@ def all_series(rows: Sequence[Json], on: str) -> Series:
     seed is taken. Where a seed was measured from several weights or checkpoints, the latest counts.
     """
     measured = [row for row in rows if row["key"]["method"] != PRUNING_TO_GOAL]
-    varying = _varying(measured)
-    labelled = [(_label(row["key"], varying), row) for row in measured]
+    labelled = list(zip(labels(measured), measured, strict=True))
     latest = {(label, row["key"]["seed"]): source_of(row) for label, row in labelled}
     grouped: dict[str, list[Json]] = defaultdict(list)
     for label, row in labelled:
@@ -88,6 +87,17 @@ def all_series(rows: Sequence[Json], on: str) -> Series:
             if points:
                 series[label + suffix] = points
     return series
+
+
+def labels(rows: Sequence[Json], *, without: Sequence[str] = ()) -> list[str]:
+    """What each row is called in a table: its method, and the details that this was measured with more than one of.
+
+    Args:
+        rows: of one table.
+        without: details that the table shows elsewhere.
+    """
+    varying = _varying(rows)
+    return [_label(row["key"], varying, without) for row in rows]
 
 
 def best_points(rows: Iterable[Json], reading: str, on: str) -> Points:
@@ -126,8 +136,9 @@ def _varying(rows: Sequence[Json]) -> dict[str, list[str]]:
     return found
 
 
-def _label(key: Mapping[str, Any], varying: Mapping[str, list[str]]) -> str:
-    named = [_named(detail, key[detail]) for detail in varying.get(key["method"], ()) if detail in key]
+def _label(key: Mapping[str, Any], varying: Mapping[str, list[str]], without: Sequence[str]) -> str:
+    told = [detail for detail in varying.get(key["method"], ()) if detail in key and detail not in without]
+    named = [_named(detail, key[detail]) for detail in told]
     return ", ".join([key["method"], *named])
 
 

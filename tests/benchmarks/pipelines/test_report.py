@@ -235,6 +235,25 @@ def test_a_goal_that_was_not_reached_is_marked() -> None:
     assert "90.00, not 90.00, 100" in text
 
 
+def test_the_cost_of_each_setting_is_its_own() -> None:
+    seconds = {0.1: 50.0, 0.05: 90.0}
+    rows = [
+        row("slimmable", 0.5, 0.9, rate=rate, steps=100, found={"shared_seconds": spent, "shared_steps": 100})
+        for rate, spent in seconds.items()
+    ]
+    text = tables(rows)
+    assert "| slimmable, rate 0.1, 100 steps | 51 s, 100 |" in text
+    assert "| slimmable, rate 0.05, 100 steps | 91 s, 100 |" in text
+
+
+def test_the_latest_goal_of_a_size_counts() -> None:
+    found = {"steps": 800, "seconds": 80.0, "is_reached": False}
+    raised = row("Torch-Pruning to the goal", 1 / 4, 0.92, goal=0.95, goal_method="slimmable", found=found)
+    text = tables([*cost_rows(is_reached=True), raised])
+    assert "| seed 0 | 90.00, 90.00, 100 | 95.00, not 92.00, 800 | 90.00, 90.00, 300 |" in text
+    assert "as good as slimmable | > 80 s, 800 |" in text
+
+
 def test_files_are_written_and_settings_runs_are_left_out(tmp_path: Path) -> None:
     tried = row("only tried", 0.5, 0.5)
     tried["key"]["test"] = False
