@@ -27,7 +27,7 @@ from models.recipes.recipe import STATISTICS_SAMPLES, Recipe
 START = Path(__file__).parents[1] / "checkpoints" / "fashion_resnet_imported.inn"
 """The imported network, of `python -m models.recipes.fashion_resnet`; this recipe makes `fashion_resnet.inn` of it."""
 
-SETTINGS = SizeTraining(epochs=16, peak_rate=0.1)
+SETTINGS = SizeTraining(epochs=16, peak_rate=0.07, average_share=0.25)
 LABEL_SHARE = 0.3
 """Of the labels in what smaller sizes learn from; tried on 5,000 training images that were held out."""
 INDEPENDENT = 0.2
