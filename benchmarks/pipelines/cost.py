@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.pipelines.markdown import table
 from benchmarks.pipelines.rivals import GOAL_SETTING, PRUNING, PRUNING_TO_GOAL
-from benchmarks.pipelines.series import labels
+from benchmarks.pipelines.series import labelled
 from benchmarks.rows import Json
 
 SIZE_COUNTS = (1, 4, 16, 64)
@@ -50,7 +50,7 @@ def cost_tables(rows: Sequence[Json], on: str) -> list[str]:
     body: list[list[str]] = []
     at_once = [row for row in rows if "shared_seconds" in row["found"] and row["key"]["share"] < 1.0]
     shared: dict[tuple[str, int], list[Json]] = defaultdict(list)
-    for label, row in zip(labels(at_once, without=("steps",)), at_once, strict=True):
+    for label, row in labelled(at_once, without=("steps",)):
         shared[label, row["found"]["shared_steps"]].append(row["found"])
     tuned = _latest_goals([row for row in rows if row["key"]["method"] == PRUNING_TO_GOAL])
     for (method, steps), measured in shared.items():

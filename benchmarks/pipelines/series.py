@@ -74,10 +74,10 @@ def all_series(rows: Sequence[Json], on: str) -> Series:
     seed is taken. Where a seed was measured from several weights or checkpoints, the latest counts.
     """
     measured = [row for row in rows if row["key"]["method"] != PRUNING_TO_GOAL]
-    labelled = list(zip(labels(measured), measured, strict=True))
-    latest = {(label, row["key"]["seed"]): source_of(row) for label, row in labelled}
+    named = labelled(measured)
+    latest = {(label, row["key"]["seed"]): source_of(row) for label, row in named}
     grouped: dict[str, list[Json]] = defaultdict(list)
-    for label, row in labelled:
+    for label, row in named:
         if source_of(row) == latest[label, row["key"]["seed"]]:
             grouped[label].append(row)
     series: Series = {}
@@ -89,15 +89,15 @@ def all_series(rows: Sequence[Json], on: str) -> Series:
     return series
 
 
-def labels(rows: Sequence[Json], *, without: Sequence[str] = ()) -> list[str]:
-    """What each row is called in a table: its method, and the details that this was measured with more than one of.
+def labelled(rows: Sequence[Json], *, without: Sequence[str] = ()) -> list[tuple[str, Json]]:
+    """Each row behind its name in a table: its method, and the details that this was measured with more than one of.
 
     Args:
         rows: of one table.
         without: details that the table shows elsewhere.
     """
     varying = _varying(rows)
-    return [_label(row["key"], varying, without) for row in rows]
+    return [(_label(row["key"], varying, without), row) for row in rows]
 
 
 def best_points(rows: Iterable[Json], reading: str, on: str) -> Points:

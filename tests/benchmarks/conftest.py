@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save
 from torch import nn
 
 from benchmarks.pipelines import networks
 from benchmarks.pipelines.networks import bare_checkpoint
+from inn_core.files import file_digest
 from inn_core.network import Checkpoint
 from models.fashion_resnet import FashionResNet
+from models.files import write_weights
 
 SMALL_WIDTHS = (8, 8, 12)
 
@@ -38,8 +38,9 @@ def exports_made_once() -> Iterator[None]:
     write_onnx = networks.write_onnx
 
     def write_once(module: nn.Module, path: Path) -> None:
-        state = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
-        key = repr(module), hashlib.sha256(save(state)).hexdigest()
+        weights = path.with_suffix(".safetensors")
+        write_weights(module, weights)
+        key = repr(module), file_digest(weights)
         if key not in known:
             write_onnx(module, path)
             known[key] = path.read_bytes()
