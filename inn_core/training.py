@@ -10,7 +10,6 @@ had (on one machine, with one number of threads).
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -24,10 +23,8 @@ from inn_core.errors import InvalidTrainingError
 from inn_core.optimisation import decayed_parameters
 from inn_core.progress import Progress, no_progress
 from inn_core.training_settings import SizeTraining
-from inn_core.training_state import restore_, save_state
+from inn_core.training_state import RunState
 from inn_core.training_step import STEPS, TaskLoss, Teacher, is_first, unwrapped
-
-SAVE_SECONDS = 60.0
 
 Batch = tuple[tuple[Tensor, ...], Any]
 """Inputs in the order of the graph inputs, and whatever the task loss makes of the rest (labels)."""
@@ -54,7 +51,7 @@ def train_sizes_(
     state_path: Path | None = None,
     progress: Progress = no_progress,
     after_epoch: Callable[[int, float], None] | None = None,
-) -> None:
+) -> float:
     """Train a network in place; it ends in evaluation mode, with the statistics of its sizes yet to be measured.
 
     In several processes all end with the same parameters. They are those of one process on the joined batches where
@@ -72,6 +69,9 @@ def train_sizes_(
         progress: told the epoch and the finished share.
         after_epoch: called with the number of finished epochs and the mean loss in the last, of the full network or,
             by the rule `random`, of the sizes that were drawn.
+
+    Returns:
+        Seconds that the run took, those of earlier processes that it went on from included.
 
     Raises:
         TrainingStateError: `state_path` belongs to another run.
@@ -92,10 +92,8 @@ def train_sizes_(
     }
     average = RunningAverage(inner, settings.average_share)
     run = nn.ModuleList([inner, average])
-    step = restore_(state_path, run, optimizer, identity)
-    if not is_first(network):
-        state_path = None
-    saved_at = time.monotonic()
+    state = RunState(state_path, run, optimizer, identity, is_written=is_first(network))
+    step = state.steps
     take_step = STEPS[settings.rule]
     network.train()
     for epoch in range(step // len(batches), settings.epochs):
@@ -110,16 +108,13 @@ def train_sizes_(
             average.add_()
             step += 1
             progress(f"epoch {epoch + 1} of {settings.epochs}", step / n_steps)
-            if state_path is not None and time.monotonic() - saved_at > SAVE_SECONDS:
-                save_state(state_path, run, optimizer, identity, step)
-                saved_at = time.monotonic()
-        if state_path is not None:
-            save_state(state_path, run, optimizer, identity, step)
-            saved_at = time.monotonic()
+            state.save_now_and_then(step)
+        state.save(step)
         if after_epoch is not None and count:
             after_epoch(epoch + 1, total / count)
     average.apply_()
     network.eval()
+    return state.seconds
 
 
 def make_optimizer(network: torch.nn.Module, settings: SizeTraining) -> torch.optim.Optimizer:

@@ -7,11 +7,11 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from benchmarks.pipelines.elapsed import Elapsed
 from benchmarks.pipelines.run import Run
 from benchmarks.rivals.channels import ordered_by_norm
 from benchmarks.rivals.slimmable import slim, widths_within
 from benchmarks.rows import Json
+from inn_core.training_state import seconds_taken
 
 DISCRETE = "discrete"
 CONTINUED = "discrete, trained on"
@@ -56,9 +56,8 @@ def train_alone(run: Run, share: float) -> Json:
     target = run.target(share)
     widths = widths_within(run.make, run.widths, target)
     state = run.file(f"alone-{run.options.epochs}-{100 * share:g}", ".pt")
-    elapsed = Elapsed(state)
-    module = run.train_alone(widths, state=state, progress=elapsed.noting(run.progress("from scratch")))
-    found = run.found(module, seconds=elapsed.seconds, again=False)
+    module = run.train_alone(widths, state=state, progress=run.progress("from scratch"))
+    found = run.found(module, seconds=seconds_taken(state), again=False)
     if found["params"] <= NARROWEST * target and not run.options.quick:
         raise ValueError(f"widths {widths} have {found['params']:,} parameters, too few for {target:,}")
     return {**found, "widths": list(widths)}
@@ -67,10 +66,8 @@ def train_alone(run: Run, share: float) -> Json:
 def _continued(run: Run, n_steps: int) -> Json:
     module = copy.deepcopy(run.discrete)
     state = run.file(f"trained-on-{n_steps}-{run.settings_tag()}", ".pt")
-    elapsed = Elapsed(state)
-    progress = elapsed.noting(run.progress(f"{n_steps} more steps"))
-    run.train_on_(module, n_steps, state=state, progress=progress)
-    return {**run.found(module, seconds=elapsed.seconds), "steps": n_steps}
+    run.train_on_(module, n_steps, state=state, progress=run.progress(f"{n_steps} more steps"))
+    return {**run.found(module, seconds=seconds_taken(state)), "steps": n_steps}
 
 
 def _cut(run: Run, share: float) -> Json:

@@ -21,7 +21,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.pipelines.data import Part
-from benchmarks.pipelines.elapsed import Elapsed
 from benchmarks.pipelines.run import Run
 from benchmarks.rivals.folding import uniform_sizes
 from benchmarks.rows import Json
@@ -141,10 +140,10 @@ def _trained(
     sampler = KernelSampler(checkpoint, smoothing_orders(checkpoint, seed=seed))
     network = IntegralNetwork(checkpoint, sampler=sampler, smallest=SMALLEST, independent=1.0, seed=seed)
     lay_out_(network, torch.channels_last)
-    elapsed = Elapsed(state)
-    progress = elapsed.noting(run.progress("kernels at random partitions"))
-    train_sizes_(network, batches, settings=settings, task_loss=_task_loss, state_path=state, progress=progress)
-    seconds = elapsed.seconds
+    progress = run.progress("kernels at random partitions")
+    seconds = train_sizes_(
+        network, batches, settings=settings, task_loss=_task_loss, state_path=state, progress=progress
+    )
     full = network.full_sizes
     moments = network.moments(full, _chunks(run))
     cost = CostModel.of(checkpoint)

@@ -21,7 +21,6 @@ import onnxruntime
 import torch
 
 from benchmarks.pipelines.data import Part
-from benchmarks.pipelines.elapsed import Elapsed
 from benchmarks.pipelines.run import AVERAGE, Run
 from benchmarks.rows import Json
 from inn_core.checkpoint import load_checkpoint, save_checkpoint
@@ -139,14 +138,13 @@ def train_sizes(run: Run) -> Path:
     recipe = recipe_from(lambda: start, part.images, part.labels, name=run.options.network, seed=run.options.seed)
     epochs = max(1, math.ceil(n_steps / len(recipe.batches)))
     state = path.with_suffix(".pt")
-    elapsed = Elapsed(state)
-    network = run_recipe(
+    network, seconds = run_recipe(
         replace(recipe, settings=replace(recipe.settings, epochs=epochs)),
         state_path=state,
         device=run.device,
-        progress=elapsed.noting(run.progress(TRAINED)),
+        progress=run.progress(TRAINED),
     )
-    training = {**network.provenance["training"], "seconds": round(elapsed.seconds, 3)}
+    training = {**network.provenance["training"], "seconds": round(seconds, 3)}
     save_checkpoint(replace(network, provenance={**network.provenance, "training": training}), path)
     return path
 

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from benchmarks.pipelines.elapsed import Elapsed
 from benchmarks.pipelines.run import Run
 from benchmarks.rivals import folding, torch_pruning
 from benchmarks.rivals.channels import ordered_by_norm
@@ -20,6 +19,7 @@ from benchmarks.rivals.slimmable import slim, train_slimmable_, widths_within
 from benchmarks.rivals.torch_pruning import Pruned, Setting
 from benchmarks.rows import Json
 from inn_core.cost import CostModel
+from inn_core.training_state import seconds_taken
 from models.files import write_weights
 from models.recipes.classifier import Schedule, accuracy
 from models.recipes.fine_tune import LADDER, fine_tune_to
@@ -193,7 +193,6 @@ def _trained_slimmable(run: Run, method: str, n_steps: int, rate: float) -> tupl
         module, schedule = run.make(widths=run.widths), _from_scratch(run, rate)
     smallest = widths_within(run.make, run.widths, run.target(min(run.options.shares)))
     state = path.with_suffix(".pt")
-    elapsed = Elapsed(state)
     train_slimmable_(
         module,
         run.make,
@@ -206,9 +205,9 @@ def _trained_slimmable(run: Run, method: str, n_steps: int, rate: float) -> tupl
         device=run.device,
         bfloat16=run.options.bfloat16,
         state_path=state,
-        progress=elapsed.noting(run.progress(method)),
+        progress=run.progress(method),
     )
-    seconds = round(elapsed.seconds, 3)
+    seconds = round(seconds_taken(state), 3)
     record.write_text(f"{seconds}\n")
     write_weights(module, path)
     return module, seconds

@@ -21,7 +21,7 @@ from torch.nn import functional
 from inn_core.averaging import RunningAverage
 from inn_core.optimisation import decayed_parameters, one_cycle_rate
 from inn_core.progress import Progress, no_progress
-from inn_core.training_state import restore_, save_state
+from inn_core.training_state import RunState
 
 ByteArray = NDArray[np.uint8]
 
@@ -95,10 +95,10 @@ def train_classifier_(
     identity = {"kind": "classifier", **asdict(schedule)}
     average = RunningAverage(module, schedule.average_share, buffers=True)
     whole = nn.ModuleList([module, average])
-    first_epoch = restore_(state_path, whole, optimizer, identity)
+    state = RunState(state_path, whole, optimizer, identity)
     steps_per_epoch = math.ceil(len(images) / schedule.batch_images)
     n_steps = schedule.epochs * steps_per_epoch
-    for epoch in range(first_epoch, schedule.epochs):
+    for epoch in range(state.steps, schedule.epochs):
         module.train()
         total_loss = 0.0
         for index, (batch, targets) in enumerate(augmented_batches(images, labels, schedule, epoch)):
@@ -117,8 +117,7 @@ def train_classifier_(
             average.add_()
             total_loss += float(loss.detach()) * len(targets)
             progress(f"epoch {epoch + 1} of {schedule.epochs}", (step + 1) / n_steps)
-        if state_path is not None:
-            save_state(state_path, whole, optimizer, identity, epoch + 1)
+        state.save(epoch + 1)
         if after_epoch is not None:
             after_epoch(epoch + 1, total_loss / len(images))
     average.apply_()

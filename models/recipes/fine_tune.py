@@ -21,7 +21,7 @@ from torch.nn import functional
 from inn_core.averaging import RunningAverage
 from inn_core.optimisation import decayed_parameters
 from inn_core.progress import Progress, no_progress
-from inn_core.training_state import restore_, save_state
+from inn_core.training_state import RunState
 from models.recipes.classifier import ByteArray, Schedule, augmented_batches, lay_out_
 
 Backward = Callable[[Tensor, Tensor, int], float]
@@ -29,8 +29,6 @@ Backward = Callable[[Tensor, Tensor, int], float]
 
 FINE_TUNING = replace(Schedule(), peak_rate=0.05, warmup_share=0.1)
 """A shorter climb to a lower rate than from scratch."""
-
-SAVE_SECONDS = 60.0
 
 LADDER = (50, 100, 200, 400, 800, 1600, 3200, 6400)
 """Numbers of steps that `fine_tune_to` tries."""
@@ -102,8 +100,8 @@ def train_steps_(
     identity = {"kind": "steps", **asdict(schedule), "steps": n_steps, "bfloat16": bfloat16, "run": run}
     average = RunningAverage(module, schedule.average_share, buffers=True)
     whole = nn.ModuleList([module, average])
-    done = restore_(state_path, whole, optimizer, identity)
-    saved_at = time.monotonic()
+    state = RunState(state_path, whole, optimizer, identity)
+    done = state.steps
     module.train()
     losses: list[float] = []
     batches = endless_batches(images, labels, schedule, skipped=done)
@@ -116,9 +114,8 @@ def train_steps_(
             losses.append(learn(batch.to(device, memory_format=torch.channels_last), targets.to(device), step))
         optimizer.step()
         average.add_()
-        if state_path is not None and (step + 1 == n_steps or time.monotonic() - saved_at > SAVE_SECONDS):
-            save_state(state_path, whole, optimizer, identity, step + 1)
-            saved_at = time.monotonic()
+        save = state.save if step + 1 == n_steps else state.save_now_and_then
+        save(step + 1)
         progress(f"step {step + 1} of {n_steps}", (step + 1) / n_steps)
     average.apply_()
     lay_out_(module.to("cpu"), torch.contiguous_format)

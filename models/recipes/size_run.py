@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from inn_core.network import Array, Checkpoint
 from inn_core.progress import Progress, no_progress
 from inn_core.training import Batch, Batches, train_sizes_
 from inn_core.training_settings import SizeTraining
-from inn_core.training_state import peek_state
+from inn_core.training_state import Finished, peek_state
 from models.recipes.classifier import is_bfloat16_faster
 from models.recipes.recipe import Recipe
 
@@ -42,6 +42,18 @@ class RunSettings(SizeTraining):
     run: str = ""
 
 
+class SizesTrained(NamedTuple):
+    """What a run has made.
+
+    Attributes:
+        checkpoint: the same bytes whenever and however often interrupted the run was, so without its seconds.
+        seconds: of training and of measuring the statistics, without steps that were lost in a stop.
+    """
+
+    checkpoint: Checkpoint
+    seconds: float
+
+
 def run_recipe(
     recipe: Recipe,
     *,
@@ -49,7 +61,7 @@ def run_recipe(
     device: torch.device,
     progress: Progress = no_progress,
     note: Note = lambda text: None,
-) -> Checkpoint:
+) -> SizesTrained:
     """Train the sizes of a recipe's network.
 
     A run that was stopped goes on from its state and ends with the parameters that it would have had (on one machine,
@@ -63,7 +75,7 @@ def run_recipe(
         note: told where the run goes on and how each epoch went.
 
     Returns:
-        The start with trained sizes; its provenance has the recipe.
+        The start with trained sizes, whose provenance has the recipe, and the seconds that it took.
 
     Raises:
         TrainingStateError: `state_path` belongs to another run, or is unreadable.
@@ -90,7 +102,7 @@ def run_recipe(
         settings = replace(settings, bfloat16=fastest)
     n_steps = settings.epochs * len(batches)
     started = time.monotonic()
-    resumed_at = saved[1] if saved is not None else 0
+    resumed_at, before = saved[1] if saved is not None else Finished(0, 0.0)
 
     def report(stage: str, fraction: float) -> None:
         nonlocal resumed_at
@@ -100,9 +112,9 @@ def run_recipe(
         progress(stage, _TRAINED * fraction)
 
     def after_epoch(epoch: int, loss: float) -> None:
-        note(f"epoch {epoch} of {settings.epochs}: loss {loss:.4f}, {time.monotonic() - started:.0f} s")
+        note(f"epoch {epoch} of {settings.epochs}: loss {loss:.4f}, {before + time.monotonic() - started:.0f} s")
 
-    train_sizes_(
+    seconds = train_sizes_(
         network,
         batches,
         settings=RunSettings(**asdict(settings), run=_run_digest(recipe, lent)),
@@ -112,7 +124,9 @@ def run_recipe(
         after_epoch=after_epoch,
     )
     progress("statistics of every size", _TRAINED)
+    measuring = time.monotonic()
     network.measure_(*_statistics_samples(recipe, lent))
+    seconds += time.monotonic() - measuring
     trained = network.to_checkpoint()
     training = {
         "recipe": recipe.name,
@@ -127,7 +141,7 @@ def run_recipe(
     }
     progress("trained", 1.0)
     provenance = {**start.provenance, "training": training}
-    return replace(trained, calibration=start.calibration, provenance=provenance)
+    return SizesTrained(replace(trained, calibration=start.calibration, provenance=provenance), seconds)
 
 
 class _Placed:

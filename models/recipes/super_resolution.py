@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inn_core.progress import Progress, no_progress
-from inn_core.training_state import restore_, save_state
+from inn_core.training_state import RunState
 from models.photographs import halved
 from models.recipes.classifier import lay_out_
 from models.upscaling import SCALE, to_pixels
@@ -81,11 +81,11 @@ def train_upscaler_(
     pairs = [(halved(image), image) for image in images]
     optimizer = torch.optim.Adam(module.parameters(), lr=0.0, betas=(0.9, 0.99))
     identity = {"kind": "super-resolution", **asdict(schedule)}
-    first_step = restore_(state_path, module, optimizer, identity)
+    state = RunState(state_path, module, optimizer, identity)
     lay_out_(module, torch.channels_last)  # a step takes a third less on processors
     module.train()
     losses: list[float] = []
-    for step in range(first_step, schedule.steps):
+    for step in range(state.steps, schedule.steps):
         batch = training_batch(pairs, schedule, step)
         small, large = (tensor.to(device, memory_format=torch.channels_last) for tensor in batch)
         for group in optimizer.param_groups:
@@ -98,8 +98,7 @@ def train_upscaler_(
         progress(f"step {step + 1} of {schedule.steps}", (step + 1) / schedule.steps)
         done = step + 1
         if done % schedule.state_steps == 0 or done == schedule.steps:
-            if state_path is not None:
-                save_state(state_path, module, optimizer, identity, done)
+            state.save(done)
             if after_state is not None:
                 after_state(done, float(np.mean(losses)))
             losses = []

@@ -245,8 +245,9 @@ def train_sizes(
         note: called with lines for people: where the run goes on, how each epoch went.
 
     Returns:
-        `{"recipe", "model", "checkpoint" (digest), "file_bytes", "training" (see provenance), "curve"}`; the curve is
-        that of `size_quality_curve` in quality `trained`.
+        `{"recipe", "model", "checkpoint" (digest), "file_bytes", "training" (see provenance), "seconds" (of the
+        training, those before a stop included), "curve"}`; the curve is that of `size_quality_curve` in quality
+        `trained`.
 
     Raises:
         RemoteError: the recipe, the samples or an option is refused.
@@ -277,7 +278,9 @@ def train_sizes(
     start = recipe.start()
     check_samples(start, judged)  # what does not fit must be found before the training and not after it
     recipe = replace(recipe, start=lambda: start)
-    trained = run_recipe(recipe, state_path=state, device=place, progress=scaled(progress, 0.0, 0.95), note=note)
+    trained, seconds = run_recipe(
+        recipe, state_path=state, device=place, progress=scaled(progress, 0.0, 0.95), note=note
+    )
     digest = save_checkpoint(trained, output)
     for leftover in (state, *state.parent.glob(f".{glob.escape(state.name)}.*.part")):  # of runs that were killed
         leftover.unlink(missing_ok=True)
@@ -288,6 +291,7 @@ def train_sizes(
         "checkpoint": digest,
         "file_bytes": output.stat().st_size,
         "training": trained.provenance["training"],
+        "seconds": round(seconds, 3),
         "curve": measured,
     }
 

@@ -109,6 +109,7 @@ def train(
     if curve is not None:
         write_json(result["curve"], curve)
         note(f"wrote {curve}")
+    note(f"trained in {result['seconds']:,.0f} s, without the curve")
     note(f"wrote {output} ({result['file_bytes']:,} bytes, {result['checkpoint']})")
     if json:
         print_json(result)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # the name every PyTorch reader knows
 from torch import Tensor
 
-from inn_core import training
+from inn_core import training_state
 from inn_core.errors import InvalidTrainingError, TrainingStateError
 from inn_core.integral import IntegralNetwork
 from inn_core.network import Checkpoint
@@ -200,7 +200,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(
     rule: str,
 ) -> None:
     """In the middle of an epoch, twice; states are saved after every step, or only after epochs."""
-    monkeypatch.setattr(training, "SAVE_SECONDS", save_seconds)
+    monkeypatch.setattr(training_state, "SAVE_SECONDS", save_seconds)
     settings = SizeTraining(epochs=3, optimizer="adam", peak_rate=0.01, rule=rule, temperature=2.0, average_share=0.5)
     task = cross_entropy if labels else None
     whole = IntegralNetwork(checkpoint)

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from inn_core import training_state
 from inn_core.errors import TrainingStateError
-from inn_core.training_state import restore_, save_state
+from inn_core.training_state import Finished, RunState, peek_state, restore_, save_state, seconds_taken
 
 IDENTITY = {"epochs": 3, "rate": 0.1, "kind": "test"}
 
@@ -30,9 +31,9 @@ def made(seed: int, width: int = 4) -> tuple[nn.Module, torch.optim.Optimizer]:
 def test_a_state_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "run.state"
     module, optimizer = made(0)
-    save_state(path, module, optimizer, IDENTITY, 17)
+    save_state(path, module, optimizer, IDENTITY, Finished(17, 2.5))
     other, other_optimizer = made(1)
-    assert restore_(path, other, other_optimizer, dict(IDENTITY)) == 17
+    assert restore_(path, other, other_optimizer, dict(IDENTITY)) == Finished(17, 2.5)
     for name, tensor in module.state_dict().items():
         assert torch.equal(other.state_dict()[name], tensor)
     for one, two in zip(
@@ -46,28 +47,28 @@ def test_a_state_comes_back(tmp_path: Path) -> None:
 def test_without_a_state_a_run_starts_at_the_beginning(path: str | None, tmp_path: Path) -> None:
     module, optimizer = made(0)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    assert restore_(tmp_path / path if path else None, module, optimizer, IDENTITY) == 0
+    assert restore_(tmp_path / path if path else None, module, optimizer, IDENTITY) == Finished(0, 0.0)
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
 
 
 @pytest.mark.parametrize("identity", [{**IDENTITY, "epochs": 4}, {"kind": "test"}, {**IDENTITY, "more": None}])
 def test_the_state_of_another_run_is_refused(identity: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "run.state"
-    save_state(path, *made(0), IDENTITY, 1)
+    save_state(path, *made(0), IDENTITY, Finished(1, 2.5))
     with pytest.raises(TrainingStateError, match=r"run\.state' belongs to another run .*delete it or name another"):
         restore_(path, *made(0), identity)
 
 
 def test_the_state_of_another_network_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.state"
-    save_state(path, *made(0), IDENTITY, 1)
+    save_state(path, *made(0), IDENTITY, Finished(1, 2.5))
     with pytest.raises(TrainingStateError, match=r"run\.state' belongs to another network"):
         restore_(path, *made(0, width=5), IDENTITY)
 
 
 def test_cut_states_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.state"
-    save_state(path, *made(0), IDENTITY, 1)
+    save_state(path, *made(0), IDENTITY, Finished(1, 2.5))
     whole = path.read_bytes()
     for length in (0, 1, 4, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
@@ -78,7 +79,7 @@ def test_cut_states_are_refused(tmp_path: Path) -> None:
 def test_flipped_bytes_end_in_an_error_of_ours_or_in_nothing(tmp_path: Path) -> None:
     """A flip inside a number may go unnoticed; no other exception may get out."""
     path = tmp_path / "run.state"
-    save_state(path, *made(0), IDENTITY, 1)
+    save_state(path, *made(0), IDENTITY, Finished(1, 2.5))
     whole = path.read_bytes()
     draws = random.Random(0)
     refused = 0
@@ -91,6 +92,60 @@ def test_flipped_bytes_end_in_an_error_of_ours_or_in_nothing(tmp_path: Path) -> 
         except TrainingStateError:
             refused += 1
     assert refused > 10
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The one number in it is the time."""
+    now = [100.0]
+    monkeypatch.setattr(training_state.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_the_seconds_of_all_processes_of_a_run_add_up(clock: list[float], tmp_path: Path) -> None:
+    path = tmp_path / "run.state"
+    first = RunState(path, *made(0), IDENTITY)
+    assert (first.steps, first.seconds, seconds_taken(path)) == (0, 0.0, 0.0)
+    clock[0] += 3
+    first.save(5)
+    clock[0] += 4  # of steps that are lost
+    assert first.seconds == 7.0
+    assert peek_state(path) == (IDENTITY, Finished(5, 3.0))
+    clock[0] = 7.0  # another process, perhaps on another day
+    second = RunState(path, *made(1), IDENTITY)
+    assert (second.steps, second.seconds) == (5, 3.0)
+    clock[0] += 10
+    second.save(9)
+    assert second.seconds == seconds_taken(path) == 13.0
+
+
+def test_now_and_then_is_once_a_minute(clock: list[float], tmp_path: Path) -> None:
+    path = tmp_path / "run.state"
+    state = RunState(path, *made(0), IDENTITY)
+    saved = []
+    for step in range(1, 8):
+        clock[0] += 25.0
+        state.save_now_and_then(step)
+        found = peek_state(path)
+        saved.append(0 if found is None else found[1].steps)
+    assert saved == [0, 0, 3, 3, 3, 6, 6]
+
+
+@pytest.mark.parametrize("path", [None, "run.state"])
+def test_a_run_that_keeps_no_state_writes_none(path: str | None, tmp_path: Path) -> None:
+    """Without a path, or in a process that is not the one that writes."""
+    state = RunState(tmp_path / path if path else None, *made(0), IDENTITY, is_written=False)
+    state.save(1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_state_of_before_seconds_were_kept_is_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "run.state"
+    save_state(path, *made(0), IDENTITY, Finished(3, 2.5))
+    state = torch.load(path, weights_only=True)
+    del state["seconds"]
+    torch.save(state, path)
+    assert restore_(path, *made(1), IDENTITY) == Finished(3, 0.0)
 
 
 class Bomb:
@@ -123,7 +178,7 @@ def test_other_files_are_refused_and_run_nothing(form: str, tmp_path: Path) -> N
 def test_states_that_lack_a_part_are_refused(missing: str, tmp_path: Path) -> None:
     path = tmp_path / "run.state"
     module, optimizer = made(0)
-    save_state(path, module, optimizer, IDENTITY, 1)
+    save_state(path, module, optimizer, IDENTITY, Finished(1, 2.5))
     state = torch.load(path, weights_only=True)
     del state[missing]
     torch.save(state, path)
@@ -135,7 +190,7 @@ def test_the_old_state_survives_a_failure_to_write(tmp_path: Path, monkeypatch: 
     import os
 
     path = tmp_path / "run.state"
-    save_state(path, *made(0), IDENTITY, 1)
+    save_state(path, *made(0), IDENTITY, Finished(1, 2.5))
     before = path.read_bytes()
 
     def full(*_: object) -> None:
@@ -143,6 +198,6 @@ def test_the_old_state_survives_a_failure_to_write(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        save_state(path, *made(1), IDENTITY, 2)
+        save_state(path, *made(1), IDENTITY, Finished(2, 2.5))
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["run.state"]

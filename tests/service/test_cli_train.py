@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 import inn_core.checkpoint
 import inn_core.evaluate
-import inn_core.training
+import inn_core.training_state
 import models.recipes.size_run
 from inn_core.checkpoint import load_checkpoint, save_checkpoint
 from inn_core.cost import CostModel
@@ -54,7 +54,9 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The working directory, with a network, samples and a recipe; threads and modules are as before afterwards."""
     write_desk(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(inn_core.training, "SAVE_SECONDS", inn_core.training.SAVE_SECONDS)  # the recipe changes it
+    monkeypatch.setattr(
+        inn_core.training_state, "SAVE_SECONDS", inn_core.training_state.SAVE_SECONDS
+    )  # the recipe changes it
     threads = torch.get_num_threads()
     yield tmp_path
     torch.set_num_threads(threads)
@@ -78,6 +80,7 @@ def test_a_trained_checkpoint_says_how_it_was_trained(trained: tuple[Path, dict[
     assert description["qualities"] == ["refined", "instant", "trained", "uniform"]
     training = description["provenance"]["training"]
     assert training == result["training"]
+    assert result["seconds"] > 0
     assert training["labels"] is True
     assert training["settings"]["epochs"] == 3
     assert training["steps"] == 3 * 2  # 64 samples in batches of 32

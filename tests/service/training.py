@@ -23,13 +23,13 @@ import os
 import pathlib
 import signal
 
-import inn_core.training
+import inn_core.training_state
 import torch
 from inn_core.checkpoint import load_checkpoint
 from inn_core.training_settings import SizeTraining
 from models.recipes.recipe import Recipe
 
-inn_core.training.SAVE_SECONDS = 0.0  # a state after every step
+inn_core.training_state.SAVE_SECONDS = 0.0  # a state after every step
 STOP = pathlib.Path("stop")
 
 

@@ -20,6 +20,7 @@ from benchmarks.pipelines.data import quick
 from benchmarks.pipelines.run import Options, Run
 from benchmarks.rivals.torch_pruning import Pruned, exported_parameters
 from benchmarks.rows import Rows
+from inn_core import training_state
 from inn_core.progress import Progress
 from models.recipes import classifier, fine_tune
 from models.recipes.classifier import augmented_batches
@@ -155,7 +156,7 @@ def test_a_slimmable_network_goes_on_where_it_was_stopped(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = ["--part", "slimmable", "--methods", "slimmable", "--steps", "5", "--shares", "0.5", *arguments]
-    monkeypatch.setattr(fine_tune, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(training_state, "SAVE_SECONDS", 0.0)
 
     def stopped(_run: Run, what: str) -> Progress:
         def report(_stage: str, share: float) -> None:

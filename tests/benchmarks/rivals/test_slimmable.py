@@ -13,8 +13,8 @@ from torch import nn
 from benchmarks.pipelines.data import quick
 from benchmarks.rivals.slimmable import slim, train_slimmable_, widths_within
 from benchmarks.rivals.torch_pruning import exported_parameters, reestimate_statistics
+from inn_core import training_state
 from models.fashion_resnet import FashionResNet
-from models.recipes import fine_tune
 from models.recipes.classifier import Schedule, accuracy
 from tests.benchmarks.conftest import SMALL_WIDTHS
 
@@ -62,7 +62,7 @@ def test_training_makes_every_width_good() -> None:
         SMALL_WIDTHS,
         data.train.images,
         data.train.labels,
-        n_steps=90,
+        n_steps=140,  # of 90, one seed in five has not learned two of the classes
         smallest=0.5,
         schedule=replace(Schedule(), batch_images=40, shift_pixels=0),
         device=torch.device("cpu"),
@@ -94,7 +94,7 @@ class StoppedError(Exception):
 
 def test_a_stopped_training_ends_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The random widths of the steps after the stop, too, are those of a training that was not stopped."""
-    monkeypatch.setattr(fine_tune, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(training_state, "SAVE_SECONDS", 0.0)
     data = quick(with_test=False)
 
     def train(state: Path | None, *, stop_after: float = 2.0) -> dict[str, torch.Tensor]:

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from inn_core import training_state
 from inn_core.errors import TrainingStateError
-from models.recipes import fine_tune
 from models.recipes.classifier import Schedule, accuracy, augmented_batches
 from models.recipes.fine_tune import endless_batches, fine_tune_to, train_steps_
 
@@ -137,7 +137,7 @@ def test_a_stopped_run_ends_with_the_same_bits(
     module: nn.Module, problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
     expected = trained(module, problem, 14, average_share=share).state_dict()
-    monkeypatch.setattr(fine_tune, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(training_state, "SAVE_SECONDS", 0.0)
     state = tmp_path / "run.pt"
     with pytest.raises(StoppedError):
         steps_until(copy.deepcopy(module), problem, state, stop_after=0.8, average_share=share)  # in the second epoch

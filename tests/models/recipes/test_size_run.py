@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-import inn_core.training
+import inn_core.training_state
 import models.recipes.size_run
 from inn_core.errors import InvalidTrainingError
 from inn_core.network import Checkpoint
@@ -48,7 +49,8 @@ def same(first: Checkpoint, second: Checkpoint) -> bool:
 def test_the_checkpoint_tells_how_it_was_trained(recipe: Recipe) -> None:
     lines: list[str] = []
     fractions: list[float] = []
-    trained = run_recipe(
+    started = time.monotonic()
+    trained, seconds = run_recipe(
         recipe, device=CPU, progress=lambda stage, fraction: fractions.append(fraction), note=lines.append
     )
     assert trained.sampling == {"kind": "nested"}
@@ -59,13 +61,15 @@ def test_the_checkpoint_tells_how_it_was_trained(recipe: Recipe) -> None:
     assert [line.split(":")[0] for line in lines] == ["epoch 1 of 2", "epoch 2 of 2"]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
+    assert 0 < seconds <= time.monotonic() - started
+    assert "seconds" not in training  # or no two runs would end with the same bytes
     assert not same(trained, recipe.start())
 
 
 def test_the_precision_of_a_run_is_measured_once(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inn_core.training, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(inn_core.training_state, "SAVE_SECONDS", 0.0)
     measured: list[bool] = []
 
     def is_faster(*arguments: Any, **options: Any) -> bool:
@@ -82,17 +86,17 @@ def test_the_precision_of_a_run_is_measured_once(
     with pytest.raises(StopHereError):
         run_recipe(fast, device=CPU, state_path=state, progress=stop)
     lines: list[str] = []
-    resumed = run_recipe(fast, device=CPU, state_path=state, note=lines.append)
+    resumed, _ = run_recipe(fast, device=CPU, state_path=state, note=lines.append)
     assert len(measured) == 1
     assert lines[0].startswith("going on after step ")
     assert resumed.provenance["training"]["settings"]["bfloat16"] is True
     measured.clear()
-    assert same(resumed, run_recipe(fast, device=CPU))
+    assert same(resumed, run_recipe(fast, device=CPU).checkpoint)
 
 
 def test_a_checkpoint_without_samples_is_trained_and_stays_without(recipe: Recipe) -> None:
     start = replace(recipe.start(), calibration={})
-    trained = run_recipe(replace(recipe, start=lambda: start), device=CPU)
+    trained, _ = run_recipe(replace(recipe, start=lambda: start), device=CPU)
     assert not trained.calibration
     assert trained.sampling
 
