@@ -94,6 +94,25 @@ def test_the_precision_of_a_run_is_measured_once(
     assert same(resumed, run_recipe(fast, device=CPU).checkpoint)
 
 
+def test_the_seconds_before_a_stop_are_told(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inn_core.training_state, "SAVE_SECONDS", 0.0)
+
+    def stop(stage: str, fraction: float) -> None:
+        if fraction > 0.5:
+            raise StopHereError
+
+    path = tmp_path / "state"
+    with pytest.raises(StopHereError):
+        run_recipe(recipe, device=CPU, state_path=path, progress=stop)
+    state = torch.load(path, weights_only=True)
+    assert 0 < state["seconds"] < 1000
+    torch.save({**state, "seconds": 1000.0}, path)
+    lines: list[str] = []
+    _, seconds = run_recipe(recipe, device=CPU, state_path=path, note=lines.append)
+    assert 1000 < seconds < 2000
+    assert 1000 <= int(lines[-1].split()[-2]) < 2000
+
+
 def test_a_checkpoint_without_samples_is_trained_and_stays_without(recipe: Recipe) -> None:
     start = replace(recipe.start(), calibration={})
     trained, _ = run_recipe(replace(recipe, start=lambda: start), device=CPU)
