@@ -51,7 +51,7 @@ def train_sizes_(
     state_path: Path | None = None,
     progress: Progress = no_progress,
     after_epoch: Callable[[int, float], None] | None = None,
-) -> float:
+) -> None:
     """Train a network in place; it ends in evaluation mode, with the statistics of its sizes yet to be measured.
 
     In several processes all end with the same parameters. They are those of one process on the joined batches where
@@ -69,9 +69,6 @@ def train_sizes_(
         progress: told the epoch and the finished share.
         after_epoch: called with the number of finished epochs and the mean loss in the last, of the full network or,
             by the rule `random`, of the sizes that were drawn.
-
-    Returns:
-        Seconds that the run took, those of earlier processes that it went on from included.
 
     Raises:
         TrainingStateError: `state_path` belongs to another run.
@@ -114,7 +111,6 @@ def train_sizes_(
             after_epoch(epoch + 1, total / count)
     average.apply_()
     network.eval()
-    return state.seconds
 
 
 def make_optimizer(network: torch.nn.Module, settings: SizeTraining) -> torch.optim.Optimizer:

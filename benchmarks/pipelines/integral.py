@@ -34,6 +34,7 @@ from inn_core.path import build_path
 from inn_core.smoothing import smoothing_orders
 from inn_core.training import Batch, Batches, train_sizes_
 from inn_core.training_settings import SizeTraining
+from inn_core.training_state import seconds_taken
 from models.recipes.classifier import Schedule, augmented_batches, lay_out_, to_pixels
 from models.recipes.fine_tune import endless_batches
 
@@ -141,16 +142,14 @@ def _trained(
     network = IntegralNetwork(checkpoint, sampler=sampler, smallest=SMALLEST, independent=1.0, seed=seed)
     lay_out_(network, torch.channels_last)
     progress = run.progress("kernels at random partitions")
-    seconds = train_sizes_(
-        network, batches, settings=settings, task_loss=_task_loss, state_path=state, progress=progress
-    )
+    train_sizes_(network, batches, settings=settings, task_loss=_task_loss, state_path=state, progress=progress)
     full = network.full_sizes
     moments = network.moments(full, _chunks(run))
     cost = CostModel.of(checkpoint)
     return {
         "params": int(cost.evaluate("params", cost.full()[None])[0]),
         "macs": int(cost.evaluate("macs", cost.full()[None])[0]),
-        "seconds": round(seconds, 3),
+        "seconds": round(seconds_taken(state), 3),
         "raw": run.judge_logits(partial(_logits, network, full, moments)),
         "reestimated": None,
     }

@@ -101,8 +101,8 @@ def run_recipe(
         fastest = _is_bfloat16_faster(network, batches, device) if known is None else bool(known)
         settings = replace(settings, bfloat16=fastest)
     n_steps = settings.epochs * len(batches)
-    started = time.monotonic()
     resumed_at, before = saved[1] if saved is not None else Finished(0, 0.0)
+    started = time.monotonic() - before  # as if the run had never been stopped
 
     def report(stage: str, fraction: float) -> None:
         nonlocal resumed_at
@@ -112,9 +112,9 @@ def run_recipe(
         progress(stage, _TRAINED * fraction)
 
     def after_epoch(epoch: int, loss: float) -> None:
-        note(f"epoch {epoch} of {settings.epochs}: loss {loss:.4f}, {before + time.monotonic() - started:.0f} s")
+        note(f"epoch {epoch} of {settings.epochs}: loss {loss:.4f}, {time.monotonic() - started:.0f} s")
 
-    seconds = train_sizes_(
+    train_sizes_(
         network,
         batches,
         settings=RunSettings(**asdict(settings), run=_run_digest(recipe, lent)),
@@ -124,9 +124,8 @@ def run_recipe(
         after_epoch=after_epoch,
     )
     progress("statistics of every size", _TRAINED)
-    measuring = time.monotonic()
     network.measure_(*_statistics_samples(recipe, lent))
-    seconds += time.monotonic() - measuring
+    seconds = time.monotonic() - started
     trained = network.to_checkpoint()
     training = {
         "recipe": recipe.name,

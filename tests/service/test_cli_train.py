@@ -54,9 +54,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The working directory, with a network, samples and a recipe; threads and modules are as before afterwards."""
     write_desk(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        inn_core.training_state, "SAVE_SECONDS", inn_core.training_state.SAVE_SECONDS
-    )  # the recipe changes it
+    # The recipe changes it.
+    monkeypatch.setattr(inn_core.training_state, "SAVE_SECONDS", inn_core.training_state.SAVE_SECONDS)
     threads = torch.get_num_threads()
     yield tmp_path
     torch.set_num_threads(threads)
