@@ -25,12 +25,12 @@ import torch
 
 from benchmarks.accuracy_report import draw, tables
 from benchmarks.rivals import torch_pruning as rival
-from inn_core.checkpoint import load_checkpoint
-from inn_core.evaluate import curve
+from inn_core.checkpoint.storage import load_checkpoint
+from inn_core.exporting.curve import curve
 from inn_core.files import file_digest, written_aside
-from inn_core.plan import feasible_range
+from inn_core.planning.plan import feasible_range
 from inn_core.progress import Progress
-from models.datasets import DEFAULT_FOLDER, fashion_mnist
+from inn_core.training.recipes.fashion_mnist import DEFAULT_FOLDER, fashion_mnist
 from models.fashion_resnet import WEIGHTS, factory
 from models.recipes.classifier import accuracy, to_pixels
 from models.recipes.fashion_resnet import pick_calibration

@@ -111,7 +111,7 @@ def _notes(results: Results) -> list[str]:
     if "ours" in results:
         ours = results["ours"]
         lines.append(
-            f"- refined and instant: `inn_core.evaluate.curve` on the shipped checkpoint, whose "
+            f"- refined and instant: `inn_core.exporting.curve.curve` on the shipped checkpoint, whose "
             f"{ours['calibration_images']:,} calibration images have no labels; seconds are plan and discretize. "
             + _where(ours)
         )

@@ -26,12 +26,12 @@ from typing import Any
 from benchmarks.delta_report import report
 from benchmarks.delta_tensors import compare
 from benchmarks.rows import Rows
-from inn_core.checkpoint import load_checkpoint
-from inn_core.export import export_artifact
+from inn_core.checkpoint.checkpoint import Checkpoint
+from inn_core.checkpoint.qualities import available_qualities
+from inn_core.checkpoint.storage import load_checkpoint
+from inn_core.exporting.export import export_artifact
 from inn_core.files import written_aside
-from inn_core.network import Checkpoint
-from inn_core.plan import Budget, feasible_range
-from inn_core.quality import available_qualities
+from inn_core.planning.plan import Budget, feasible_range
 
 try:
     import bsdiff4
@@ -73,12 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(network: Checkpoint, quality: str, pair: tuple[float, float], folder: Path) -> Json:
+def measure(checkpoint: Checkpoint, quality: str, pair: tuple[float, float], folder: Path) -> Json:
     """Bytes and seconds of every way to send the second artifact of a pair."""
-    (had, before), (wanted, after) = (artifact(network, quality, share, folder) for share in pair)
+    (had, before), (wanted, after) = (artifact(checkpoint, quality, share, folder) for share in pair)
     old, new = had.read_bytes(), wanted.read_bytes()
     packed = zstandard.ZstdCompressor(level=ZSTD_BEST).compress(new)
-    tensors = compare(network, before["group_sizes"], after["group_sizes"], had, wanted)
+    tensors = compare(checkpoint, before["group_sizes"], after["group_sizes"], had, wanted)
     ways = {
         "gzip": _timed(lambda: gzip.compress(new, 6)),
         "zstd 3": _timed(lambda: zstandard.ZstdCompressor(level=ZSTD_FAST).compress(new)),
@@ -105,15 +105,15 @@ def measure(network: Checkpoint, quality: str, pair: tuple[float, float], folder
     }
 
 
-def artifact(network: Checkpoint, quality: str, share: float, folder: Path) -> tuple[Path, Json]:
+def artifact(checkpoint: Checkpoint, quality: str, share: float, folder: Path) -> tuple[Path, Json]:
     """An artifact and its manifest, kept in the work folder from run to run."""
     path = folder / f"{quality}-{share}.onnx"
     noted = path.with_suffix(".json")
     if not noted.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        budget = Budget("params", int(share * feasible_range(network, "params")[1]))
+        budget = Budget("params", int(share * feasible_range(checkpoint, "params")[1]))
         made = export_artifact(
-            network, budget, quality=quality, path=path, checkpoint_digest=NO_DIGEST, device="cpu", verify=False
+            checkpoint, budget, quality=quality, path=path, checkpoint_digest=NO_DIGEST, device="cpu", verify=False
         )
         with written_aside(noted) as writer:
             writer.write(json.dumps(made).encode())

@@ -12,8 +12,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.graph.axis import axis_groups, kept_indices
-from inn_core.network import Checkpoint
 
 Array = NDArray[Any]
 
@@ -46,24 +46,27 @@ class Comparison:
 
 
 def compare(
-    network: Checkpoint, before: Mapping[str, int], after: Mapping[str, int], old: Path, new: Path
+    checkpoint: Checkpoint, before: Mapping[str, int], after: Mapping[str, int], old: Path, new: Path
 ) -> Comparison:
     """Compare two artifacts of a network.
 
     Args:
-        network: the checkpoint that both were made from.
+        checkpoint: the checkpoint that both were made from.
         before, after: group sizes of the two.
         old, new: their files.
     """
     first, second = _weights(old), _weights(new)
     # Positions of the channels that both keep, in either artifact: size m keeps `sort(order[:m])`.
-    common = {name: np.sort(order[: min(before[name], after[name])]) for name, order in network.orders.items()}
+    common = {name: np.sort(order[: min(before[name], after[name])]) for name, order in checkpoint.orders.items()}
     places = [
-        {name: np.searchsorted(np.sort(order[: sizes[name]]), common[name]) for name, order in network.orders.items()}
+        {
+            name: np.searchsorted(np.sort(order[: sizes[name]]), common[name])
+            for name, order in checkpoint.orders.items()
+        }
         for sizes in (before, after)
     ]
     shared, counterparts, missing, everything = [], [], [], []
-    for name, axes in network.structure.weights.items():
+    for name, axes in checkpoint.structure.weights.items():
         kept, is_shared = first[name], np.ones(second[name].shape, dtype=bool)
         for position, axis in enumerate(axes):
             if not axis_groups(axis):

@@ -1,6 +1,6 @@
 """Speed and memory of export: `python -m benchmarks.export` prints tables and writes docs/results/export.md.
 
-On a ResNet-50-shaped network with seeded random weights (25.5 M parameters once normalisation is folded, 224x224):
+On a ResNet-50-shaped network with seeded random weights (25.5 M parameters once normalization is folded, 224x224):
 
 - `instant` at several sizes, end to end in a warm process, against `torch.onnx.export(dynamo=True)` of a plain network
   of the half size and against hashing and writing the same bytes, all in turns, so that a busy moment meets all;
@@ -38,12 +38,12 @@ import torch
 from benchmarks.export_process import busiest
 from benchmarks.export_report import report
 from benchmarks.networks import resnet50
-from inn_core.checkpoint import load_checkpoint, save_checkpoint
-from inn_core.convert import import_network
-from inn_core.export import export_artifact
+from inn_core.checkpoint.checkpoint import Checkpoint
+from inn_core.checkpoint.storage import load_checkpoint, save_checkpoint
+from inn_core.exporting.export import export_artifact
 from inn_core.files import written_aside
-from inn_core.network import Checkpoint
-from inn_core.plan import Budget, choose_plan, feasible_range
+from inn_core.importing.pipeline import import_network
+from inn_core.planning.plan import Budget, choose_plan, feasible_range
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results" / "export.md"
@@ -153,11 +153,11 @@ def measure_instant(checkpoint: Path, folder: Path, *, threads: int, rounds: int
     }
 
 
-def export_once(network: Checkpoint, params: int, folder: Path, *, verify: bool) -> Results:
+def export_once(checkpoint: Checkpoint, params: int, folder: Path, *, verify: bool) -> Results:
     """One instant export: its seconds from call to file on the disk, by stage, with its size."""
     began = time.perf_counter()
     manifest = export_artifact(
-        network,
+        checkpoint,
         Budget("params", params),
         quality="instant",
         path=folder / "instant.onnx",
@@ -263,29 +263,29 @@ def measure_refined(checkpoint: Path, share: float, folder: Path, *, threads: in
     }
 
 
-def profile_instant(network: Checkpoint, params: int, folder: Path) -> list[Results]:
+def profile_instant(checkpoint: Checkpoint, params: int, folder: Path) -> list[Results]:
     """The functions of one instant export with the most time of their own."""
     profile = cProfile.Profile()
     profile.enable()
-    export_once(network, params, folder, verify=False)
+    export_once(checkpoint, params, folder, verify=False)
     profile.disable()
     return busiest(pstats.Stats(profile))
 
 
-def moved_bytes(network: Checkpoint, params: int) -> Results:
+def moved_bytes(checkpoint: Checkpoint, params: int) -> Results:
     """What an instant export reads and writes at least: the knots above and below the plan, and the artifact."""
-    from inn_core.stored_knots import contains, read_knots
+    from inn_core.sized.anchors import contains, read_anchors
 
-    plan = choose_plan(network, Budget("params", params))
-    knots = read_knots(network)
+    plan = choose_plan(checkpoint, Budget("params", params))
+    knots = read_anchors(checkpoint)
     above = [knot for knot in knots if contains(knot.sizes, plan.sizes)][-1]
     below = next((knot for knot in knots[above.index + 1 :] if contains(plan.sizes, knot.sizes)), None)
-    read = sum(above.weight(network, name).nbytes for name in network.weights)
-    for name in network.weights:
-        if above.covers(network, name):
-            read += sum(array.nbytes for array in above.correlation(network, name))
+    read = sum(above.weight(checkpoint, name).nbytes for name in checkpoint.weights)
+    for name in checkpoint.weights:
+        if above.covers(checkpoint, name):
+            read += sum(array.nbytes for array in above.correlation(checkpoint, name))
     if below is not None:
-        read += sum(below.weight(network, name).nbytes for name in network.weights)
+        read += sum(below.weight(checkpoint, name).nbytes for name in checkpoint.weights)
     return {"read": read, "written": plan.bytes}
 
 

@@ -18,15 +18,15 @@ from typing import Any
 
 PARTS = {
     "run both networks": (("program.py", "step"),),
-    "gather rows": (("linear.py", "input_rows"), ("linear.py", "output_rows"), ("sampling.py", "take")),
-    "normal equations": (("solve.py", "add"),),
-    "solve": (("solve.py", "solve"),),
-    "distill": (("distill.py", "prepare_lessons"), ("distill.py", "distill")),
-    "held-out scores": (("engine.py", "run_outputs"),),
+    "gather rows": (("linear_nodes.py", "input_rows"), ("linear_nodes.py", "output_rows"), ("selection.py", "take")),
+    "normal equations": (("least_squares.py", "add"),),
+    "solve": (("least_squares.py", "solve"),),
+    "distill": (("distillation.py", "prepare_teacher"), ("distillation.py", "distill")),
+    "held-out scores": (("runtime.py", "run_outputs"),),
 }
 """Functions of inn_core whose time, with all they call, makes a part of a refined export; none calls another one."""
 
-CALLERS = {("program.py", "step"): "refine.py", ("sampling.py", "take"): "refine.py"}
+CALLERS = {("program.py", "step"): "lockstep.py", ("selection.py", "take"): "lockstep.py"}
 """Functions that also run elsewhere: only calls from this file count."""
 
 SHOWN = 12  # functions
@@ -37,11 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     import torch
 
-    from inn_core.checkpoint import load_checkpoint
-    from inn_core.discretize import discretize  # all that an export imports, so that the baseline is bare imports
-    from inn_core.export import export_artifact
-    from inn_core.plan import Budget, feasible_range
-    from inn_core.solve import NormalEquations
+    from inn_core.checkpoint.storage import load_checkpoint
+    from inn_core.discretize.discretize import (
+        discretize,  # all that an export imports, so that the baseline is bare imports
+    )
+    from inn_core.exporting.export import export_artifact
+    from inn_core.fitting.least_squares import NormalEquations
+    from inn_core.planning.plan import Budget, feasible_range
 
     assert discretize is not None
     torch.set_num_threads(options.threads)

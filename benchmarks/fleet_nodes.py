@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.light_client import LightClient, Traffic
-from service.trust.documents import Document
-from service.trust.keyring import Keyring
-from service.trust.keys import KeyPair
-from service.trust.release import Release
-from service.trust.requests import signed_headers
-from service.trust.tokens import EnrolmentToken
+from service.contract.release import Release
+from service.signing.enrolment_tokens import EnrolmentToken
+from service.signing.envelope import Document
+from service.signing.keyring import Keyring
+from service.signing.keys import KeyPair
+from service.signing.node_requests import signed_headers
 
 Json = dict[str, Any]
 

@@ -1,10 +1,10 @@
 """Latency budgets on this machine: `python -m benchmarks.latency_budget` writes docs/results/latency_budget.md.
 
 For 1 and 2 threads, one row and a batch large enough for the budgets to bite: the search that hub and node do together
-(`service.fleet.latency`, `service.edge.probe`), with the artifacts of the demo checkpoint in quality `instant`, which
-have the sizes of any other quality. Then brute force: every size in steps of a few percent around the one chosen is
-measured in the same way, several times, and the largest whose median is within the budget is what the search should
-have found. Of single measurements the largest that fits would be the luckiest one.
+(`service.hub.fleet.sizing.search`, `service.node.benchmark.run`), with the artifacts of the demo checkpoint in quality
+`instant`, which have the sizes of any other quality. Then brute force: every size in steps of a few percent around the
+one chosen is measured in the same way, several times, and the largest whose median is within the budget is what the
+search should have found. Of single measurements the largest that fits would be the luckiest one.
 
 Latencies of a busy machine say more about its scheduler than about the network; the report names the load. It takes
 some minutes on a quiet one.
@@ -26,14 +26,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.latency_budget_report import Row, report
-from inn_core.checkpoint import load_checkpoint
-from inn_core.export import export_artifact
+from inn_core.checkpoint.checkpoint import Checkpoint
+from inn_core.checkpoint.storage import load_checkpoint
+from inn_core.exporting.export import export_artifact
 from inn_core.files import written_aside
-from inn_core.network import Checkpoint
-from inn_core.plan import Budget, feasible_range
-from service.edge.probe import Pace, measure_artifact
-from service.fleet.latency import Decision, choose_ladder, corrected, target_for
-from service.fleet.latency_curve import Measured, Size
+from inn_core.planning.plan import Budget, feasible_range
+from service.hub.fleet.sizing.curve import Measured, Size
+from service.hub.fleet.sizing.search import Decision, choose_ladder, corrected, target_for
+from service.node.benchmark.run import Pace, measure_artifact
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results" / "latency_budget.md"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.fleet.latency_curve import Measured
+from service.hub.fleet.sizing.curve import Measured
 
 WITHIN = 0.9
 """Share of the largest size that fits which a search is to find."""

@@ -12,24 +12,24 @@ from pathlib import Path
 
 import numpy as np
 
-from inn_core.checkpoint import load_checkpoint
-from inn_core.cost import UNITS, Unit
-from inn_core.network import Checkpoint
-from inn_core.plan import Budget, choose_plan, feasible_range
+from inn_core.checkpoint.checkpoint import Checkpoint
+from inn_core.checkpoint.storage import load_checkpoint
+from inn_core.graph.cost import UNITS, Unit
+from inn_core.planning.plan import Budget, choose_plan, feasible_range
 
 DEMO = Path(__file__).parent.parent / "models" / "checkpoints" / "fashion_resnet.inn"
 TARGETS = 200
 
 
-def measure(network: Checkpoint, unit: Unit, multiple_of: int, *, seed: int = 0) -> dict[str, float]:
+def measure(checkpoint: Checkpoint, unit: Unit, multiple_of: int, *, seed: int = 0) -> dict[str, float]:
     """Gaps in percent of the target, monotony and milliseconds of `TARGETS` random targets over the feasible range."""
-    low, high = feasible_range(network, unit, multiple_of)
+    low, high = feasible_range(checkpoint, unit, multiple_of)
     targets = np.sort(np.random.default_rng(seed).integers(low, high + 1, TARGETS))
-    choose_plan(network, Budget(unit, high), multiple_of=multiple_of)
+    choose_plan(checkpoint, Budget(unit, high), multiple_of=multiple_of)
     gaps, achieved, milliseconds = [], [], []
     for target in targets.tolist():
         started = time.perf_counter()
-        plan = choose_plan(network, Budget(unit, target), multiple_of=multiple_of)
+        plan = choose_plan(checkpoint, Budget(unit, target), multiple_of=multiple_of)
         milliseconds.append(1000 * (time.perf_counter() - started))
         cost = getattr(plan, unit)
         assert cost <= target, f"{unit} {target}: plan costs {cost}"

@@ -34,13 +34,13 @@ import onnxruntime
 import torch
 
 from benchmarks.super_resolution_report import draw, tables
-from inn_core.checkpoint import load_checkpoint, save_checkpoint
-from inn_core.convert import import_network
+from inn_core.checkpoint.checkpoint import Checkpoint
+from inn_core.checkpoint.storage import load_checkpoint, save_checkpoint
 from inn_core.errors import InnError
-from inn_core.export import export_artifact
+from inn_core.exporting.export import export_artifact
 from inn_core.files import file_digest, written_aside
-from inn_core.network import Checkpoint
-from inn_core.plan import Budget, feasible_range
+from inn_core.importing.pipeline import import_network
+from inn_core.planning.plan import Budget, feasible_range
 from inn_core.progress import Progress
 from models.packages import FOLDERS
 from models.photographs import WALLPAPERS, ByteArray, doubled, halved, photographs
@@ -95,7 +95,7 @@ def measure_bicubic(images: Mapping[str, ByteArray]) -> Results:
 
 
 def measure_sizes(
-    network: Checkpoint,
+    checkpoint: Checkpoint,
     images: Mapping[str, ByteArray],
     *,
     margin: int,
@@ -107,7 +107,7 @@ def measure_sizes(
     """All sizes of one network.
 
     Args:
-        network: its graph has height and width free.
+        checkpoint: its graph has height and width free.
         images: large photographs by name.
         margin: pixels that the network eats on every side.
         digest: of the checkpoint.
@@ -120,14 +120,14 @@ def measure_sizes(
         sample), `bytes`, `method`, `held_out`, `seconds` (of the whole export), `psnr` and `psnr_rgb` by photograph.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _, largest = feasible_range(network, "params")
+    _, largest = feasible_range(checkpoint, "params")
 
     def row(quality: str, target: int) -> Results:
         path = folder / f"{quality}-{target}.onnx"
-        _say(f"{network.name}: {quality} at {target:,} parameters")
+        _say(f"{checkpoint.name}: {quality} at {target:,} parameters")
         started = time.perf_counter()
         manifest = export_artifact(
-            network, Budget("params", target), quality=quality, path=path, checkpoint_digest=digest
+            checkpoint, Budget("params", target), quality=quality, path=path, checkpoint_digest=digest
         )
         seconds = time.perf_counter() - started
         run = _session(path, threads)
@@ -135,7 +135,7 @@ def measure_sizes(
         kept = {key: manifest[key] for key in ("params", "macs", "bytes", "method", "held_out")}
         return {**kept, "seconds": round(seconds, 2), **_scores(images, found)}
 
-    results: Results = {"full": row("refined", largest), "calibration_samples": len(network.calibration[INPUT])}
+    results: Results = {"full": row("refined", largest), "calibration_samples": len(checkpoint.calibration[INPUT])}
     for quality in QUALITIES:
         results[quality] = [row(quality, int(share * largest)) for share in shares]
     return results

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inn_core.files import written_aside
-from inn_core.integral import IntegralNetwork
-from inn_core.kernel_sampler import KernelSampler
-from inn_core.trained import kernel_sampler
+from inn_core.integral.kernel_sampler import KernelSampler
+from inn_core.sized.codec import kernel_sampler
+from inn_core.training.integral_network import IntegralNetwork
 from models.layers import PointwiseConv2d
 from models.recipes.classifier import lay_out_
 

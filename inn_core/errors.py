@@ -221,7 +221,7 @@ class InvalidModuleError(InnError, ValueError):
 
 
 class StatisticsMissingError(InnError, RuntimeError):
-    """Normalisation statistics are needed and there are none for the present parameters."""
+    """Normalization statistics are needed and there are none for the present parameters."""
 
     code = "statistics-missing"
 

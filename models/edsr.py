@@ -20,7 +20,7 @@ BLOCKS = 4
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with a ReLU between them, beside an identity; nothing is normalised."""
+    """Two 3x3 convolutions with a ReLU between them, beside an identity; nothing is normalized."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ Three stages of two basic blocks (He et al., arXiv 1512.03385) with 32, 64 and 1
 0.70 M parameters and 19 M multiply-accumulates, small enough to train on two cores in minutes.
 
 The network takes float32 pixels in [0, 1] (bytes divided by 255), shape `(batch, 1, 28, 28)`, and gives ten logits.
-There is no other normalisation: the BatchNorm behind the first convolution takes its place.
+There is no other normalization: the BatchNorm behind the first convolution takes its place.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from models.datasets import CLASS_NAMES, IMAGE_SIZE
+from inn_core.training.recipes.fashion_mnist import CLASS_NAMES, IMAGE_SIZE
 from models.layers import PointwiseConv2d
 
 WIDTHS = (32, 64, 128)

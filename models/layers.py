@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inn_core.strides import without_strides
+from inn_core.graph.operators.strides import without_strides
 
 
 class PointwiseConv2d(nn.Conv2d):
-    """A strided 1x1 convolution that can be trained at any width on any processor; see `inn_core.strides`.
+    """A strided 1x1 convolution that can be trained at any width on any processor.
 
     Args:
         in_channels, out_channels: of the layer.

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from models.datasets import CLASS_NAMES
+from inn_core.training.recipes.fashion_mnist import CLASS_NAMES
 
 WIDTHS = (48, 96, 160)
 """Channels of the three blocks; 0.26 M parameters."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from models.datasets import DatasetError
+from inn_core.training.recipes.fashion_mnist import DatasetError
 
 FOLDERS = (Path("build/networks"),)
 """Searched before the environment, in this order; relative to the working directory."""

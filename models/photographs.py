@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inn_core.errors import MissingPackageError
-from models.datasets import DatasetError
+from inn_core.training.recipes.fashion_mnist import DatasetError
 from models.packages import FOLDERS, package_file
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from models.datasets import CLASS_NAMES
+from inn_core.training.recipes.fashion_mnist import CLASS_NAMES
 
 WIDTHS = (24, 48, 80, 80, 112, 112, 112, 112)
 """Channels of the eight convolutions; 0.53 M parameters."""

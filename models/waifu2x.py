@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.datasets import DatasetError
+from inn_core.training.recipes.fashion_mnist import DatasetError
 from models.packages import FOLDERS, package_file
 
 WIDTHS = (3, 16, 32, 64, 128, 128, 256)

@@ -1,4 +1,4 @@
-"""The table of settings in README.md, made from `service/settings.py`.
+"""The table of settings in README.md, made from `service/ground/settings.py`.
 
 `python -m scripts.settings_table` prints it, `--write` puts it into README.md between its two marks. A test compares.
 """
@@ -11,7 +11,7 @@ from typing import get_args
 
 from pydantic.fields import FieldInfo
 
-from service.settings import ApiSettings
+from service.ground.settings import ApiSettings
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN = "<!-- settings: written by scripts/settings_table.py -->\n"

@@ -14,10 +14,10 @@ import typer
 from service.commands.curve import curve
 from service.commands.edge import edge
 from service.commands.export import export
-from service.commands.fleet import app as fleet
+from service.commands.fleet.keys import app as keys
+from service.commands.fleet.nodes import app as fleet
 from service.commands.import_network import import_network
 from service.commands.inspect import inspect
-from service.commands.keys import app as keys
 from service.commands.serve import serve
 from service.commands.train import train
 from service.commands.verify import verify

@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from service.errors import ServiceError
+from service.ground.errors import ServiceError
 
 PLAIN_STEP = 0.1
 """Share of the whole after which progress prints another plain line within one stage."""

@@ -1,6 +1,6 @@
 """A ResNet-50-shaped network with seeded random weights: the size of work of a real one, nothing to download.
 
-Speed and memory of an export depend on shapes alone, so the weights are random; normalisation statistics are those of
+Speed and memory of an export depend on shapes alone, so the weights are random; normalization statistics are those of
 one forward pass, which keeps the activations of every layer near unit variance, as training does.
 
 Source: He, Zhang, Ren, Sun 2015 (arXiv 1512.03385), table 1; the stride sits on the 3x3 convolution, as is usual today.
@@ -82,7 +82,7 @@ class ResNet50(nn.Module):
 
 
 def make_network(*, width: float = 1.0, stages: tuple[tuple[int, int], ...] = STAGES) -> ResNet50:
-    """The network in eval mode with seeded random weights and the normalisation statistics of eight images."""
+    """The network in eval mode with seeded random weights and the normalization statistics of eight images."""
     torch.manual_seed(SEED)
     network = ResNet50(width=width, stages=stages)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -97,7 +97,7 @@ def make_network(*, width: float = 1.0, stages: tuple[tuple[int, int], ...] = ST
 
 
 def make_images(count: int, *, size: int = IMAGE_SIZE, seed: int = SEED) -> NDArray[np.float32]:
-    """Smooth random images that came from bytes and were normalised, as real ones are.
+    """Smooth random images that came from bytes and were normalized, as real ones are.
 
     Args:
         count: at least 1.
@@ -115,7 +115,7 @@ def make_images(count: int, *, size: int = IMAGE_SIZE, seed: int = SEED) -> NDAr
 
 
 def count_folded_parameters(network: nn.Module) -> int:
-    """Parameters once every normalisation is folded into its convolution: weights and biases."""
+    """Parameters once every normalization is folded into its convolution: weights and biases."""
     count = 0
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):

@@ -37,7 +37,7 @@ from benchmarks.pipelines.report import write_report
 from benchmarks.pipelines.run import SHARES, Options, Run
 from benchmarks.rows import Rows
 from inn_core.errors import InnError
-from models.datasets import DEFAULT_FOLDER
+from inn_core.training.recipes.fashion_mnist import DEFAULT_FOLDER
 
 RESULTS = Path("docs/results/pipelines.json")
 

@@ -11,7 +11,7 @@ from benchmarks.pipelines.run import Run
 from benchmarks.rivals.channels import ordered_by_norm
 from benchmarks.rivals.slimmable import slim, widths_within
 from benchmarks.rows import Json
-from inn_core.training_state import seconds_taken
+from inn_core.training.state import seconds_taken
 
 DISCRETE = "discrete"
 CONTINUED = "discrete, trained on"

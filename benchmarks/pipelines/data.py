@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.datasets import CLASS_NAMES, IMAGE_SIZE, fashion_mnist
+from inn_core.training.recipes.fashion_mnist import CLASS_NAMES, IMAGE_SIZE, fashion_mnist
 from models.recipes.classifier import ByteArray, to_pixels
 
 HELD_OUT = 5000

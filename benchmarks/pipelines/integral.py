@@ -24,17 +24,18 @@ from benchmarks.pipelines.data import Part
 from benchmarks.pipelines.run import Run
 from benchmarks.rivals.folding import uniform_sizes
 from benchmarks.rows import Json
-from inn_core.cost import PATH_UNITS, CostModel
-from inn_core.integral import IntegralNetwork
-from inn_core.kernel_sampler import KernelSampler
-from inn_core.network import Checkpoint, Sizes
-from inn_core.normalisation import Moments
-from inn_core.partition_tuning import STEPS, tune_partitions_
-from inn_core.path import build_path
-from inn_core.smoothing import smoothing_orders
-from inn_core.training import Batch, Batches, train_sizes_
-from inn_core.training_settings import SizeTraining
-from inn_core.training_state import seconds_taken
+from inn_core.checkpoint.checkpoint import Checkpoint
+from inn_core.graph.cost import PATH_UNITS, CostModel
+from inn_core.graph.structure import Sizes
+from inn_core.integral.channel_permutation import smoothing_orders
+from inn_core.integral.kernel_sampler import KernelSampler
+from inn_core.planning.size_path import build_path
+from inn_core.sized.batch_norm import Moments
+from inn_core.training.integral_network import IntegralNetwork
+from inn_core.training.loop import Batch, Batches, train_sizes_
+from inn_core.training.partition_tuning import STEPS, tune_partitions_
+from inn_core.training.settings import SizeTraining
+from inn_core.training.state import seconds_taken
 from models.recipes.classifier import Schedule, augmented_batches, lay_out_, to_pixels
 from models.recipes.fine_tune import endless_batches
 
@@ -72,21 +73,21 @@ def pipeline_b(run: Run, shares: Sequence[float]) -> None:
 
 
 def _sampled(run: Run, share: float, order: str, *, tuned: bool) -> Json:
-    """A row of pipeline B; `raw` matches no statistics, `reestimated` those of every normalised node."""
+    """A row of pipeline B; `raw` matches no statistics, `reestimated` those of every normalized node."""
     checkpoint = calibrated(run)
     sizes = uniform_sizes(checkpoint, run.target(share))
     readings: dict[str, dict[str, float | None]] = {}
     started = time.perf_counter()
-    for reading, normalise in (("raw", False), ("reestimated", True)):
+    for reading, normalize in (("raw", False), ("reestimated", True)):
         sampler = KernelSampler(checkpoint, _orders(checkpoint, order))
-        network = IntegralNetwork(checkpoint, sampler=sampler, normalise=normalise)
+        network = IntegralNetwork(checkpoint, sampler=sampler, normalize=normalize)
         if tuned:
             steps = 2 if run.options.quick else STEPS
             tune_partitions_(network, [sizes], _Calibration(run), steps=steps, bfloat16=run.options.bfloat16)
         chunks = _chunks(run)
         moments = network.moments(sizes, chunks)
         readings[reading] = run.judge_logits(partial(_logits, network, sizes, moments))
-    cost = CostModel.of(checkpoint)
+    cost = CostModel.of(checkpoint.template, checkpoint.structure)
     row = cost.to_row(sizes)
     return {
         "params": int(cost.evaluate("params", row)[0]),
@@ -145,7 +146,7 @@ def _trained(
     train_sizes_(network, batches, settings=settings, task_loss=_task_loss, state_path=state, progress=progress)
     full = network.full_sizes
     moments = network.moments(full, _chunks(run))
-    cost = CostModel.of(checkpoint)
+    cost = CostModel.of(checkpoint.template, checkpoint.structure)
     return {
         "params": int(cost.evaluate("params", cost.full()[None])[0]),
         "macs": int(cost.evaluate("macs", cost.full()[None])[0]),
@@ -162,7 +163,7 @@ def calibrated(run: Run, bare: Checkpoint | None = None) -> Checkpoint:
     """
     bare = bare or run.checkpoint
     curves = {group.name: np.linspace(1.0, 0.0, group.size + 1) for group in bare.structure.groups}
-    cost = CostModel.of(bare)
+    cost = CostModel.of(bare.template, bare.structure)
     return replace(
         bare,
         orders={group.name: np.arange(group.size) for group in bare.structure.groups},

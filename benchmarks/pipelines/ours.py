@@ -23,17 +23,17 @@ import torch
 from benchmarks.pipelines.data import Part
 from benchmarks.pipelines.run import AVERAGE, Run
 from benchmarks.rows import Json
-from inn_core.checkpoint import load_checkpoint, save_checkpoint
-from inn_core.convert import import_network
-from inn_core.export import export_artifact
+from inn_core.checkpoint.checkpoint import Checkpoint
+from inn_core.checkpoint.qualities import check_quality
+from inn_core.checkpoint.storage import load_checkpoint, save_checkpoint
+from inn_core.exporting.export import export_artifact
 from inn_core.files import file_digest, written_aside
-from inn_core.network import Checkpoint
-from inn_core.plan import Budget, feasible_range
-from inn_core.quality import check_quality
+from inn_core.importing.pipeline import import_network
+from inn_core.planning.plan import Budget, feasible_range
+from inn_core.training.recipes.fashion_resnet import recipe_from
+from inn_core.training.recipes.run import run_recipe
 from models.recipes.classifier import to_pixels
 from models.recipes.fashion_resnet import write_onnx
-from models.recipes.fashion_sizes import recipe_from
-from models.recipes.size_run import run_recipe
 
 TRAINED = "ours, trained sizes"
 REFINED_OF_TRAINED = "ours, refined of trained"

@@ -18,8 +18,8 @@ from benchmarks.rivals.channels import ordered_by_norm
 from benchmarks.rivals.slimmable import slim, train_slimmable_, widths_within
 from benchmarks.rivals.torch_pruning import Pruned, Setting
 from benchmarks.rows import Json
-from inn_core.cost import CostModel
-from inn_core.training_state import seconds_taken
+from inn_core.graph.cost import CostModel
+from inn_core.training.state import seconds_taken
 from models.files import write_weights
 from models.recipes.classifier import Schedule, accuracy
 from models.recipes.fine_tune import LADDER, fine_tune_to
@@ -156,7 +156,7 @@ def _folded(run: Run, share: float) -> Json:
     folded = folding.fold(network, sizes, seed=run.options.seed)
     seconds = time.perf_counter() - started
     matched = folding.match_statistics(network, folded, run.data.calibration_pixels())
-    cost = CostModel.of(network)
+    cost = CostModel.of(network.template, network.structure)
     row = cost.to_row(sizes)
     return {
         "params": int(cost.evaluate("params", row)[0]),

@@ -25,8 +25,8 @@ from benchmarks.rivals.slimmable import Maker
 from benchmarks.rivals.torch_pruning import count_macs, exported_parameters, reestimate_statistics
 from benchmarks.rivals.uniform import Widths
 from benchmarks.rows import Json, Rows
+from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.files import file_digest
-from inn_core.network import Checkpoint
 from inn_core.progress import Progress, no_progress
 from models.files import write_weights
 from models.recipes.classifier import Schedule, accuracy, to_pixels, train_classifier_

@@ -14,15 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from inn_core.network import Checkpoint, Group
+from inn_core.checkpoint.checkpoint import Checkpoint
+from inn_core.graph.structure import Group
 
 
-def ordered_by_norm(module: nn.Module, network: Checkpoint) -> nn.Module:
+def ordered_by_norm(module: nn.Module, checkpoint: Checkpoint) -> nn.Module:
     """A copy that computes the same function, every group of channels sorted by falling filter norm.
 
     Args:
         module: in eval mode; takes images of shape `(batch, 1, 28, 28)`.
-        network: its import: template, weights and structure are looked at.
+        checkpoint: its import: template, weights and structure are looked at.
 
     Returns:
         The copy. The norm of a channel is that of the filters that write it, BatchNorm folded in.
@@ -33,13 +34,13 @@ def ordered_by_norm(module: nn.Module, network: Checkpoint) -> nn.Module:
     norms = _norms_behind(module)
     result = copy.deepcopy(module)
     state = result.state_dict()
-    for group in network.structure.groups:
-        order = torch.from_numpy(np.argsort(-_energy(network, group), kind="stable"))
+    for group in checkpoint.structure.groups:
+        order = torch.from_numpy(np.argsort(-_energy(checkpoint, group), kind="stable"))
         for tensor, axis in group.places:
-            if network.weights[tensor].ndim > 1 or tensor in state:
-                _permute_(state, tensor, axis, order, network)
+            if checkpoint.weights[tensor].ndim > 1 or tensor in state:
+                _permute_(state, tensor, axis, order, checkpoint)
             layer = tensor.removesuffix(".weight")
-            if network.weights[tensor].ndim > 1 and axis == 0 and layer in norms:
+            if checkpoint.weights[tensor].ndim > 1 and axis == 0 and layer in norms:
                 behind = [f"{norms[layer]}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
                 for name in (*behind, f"{layer}.bias"):
                     if name in state:
@@ -48,17 +49,17 @@ def ordered_by_norm(module: nn.Module, network: Checkpoint) -> nn.Module:
     return result.eval()
 
 
-def _energy(network: Checkpoint, group: Group) -> NDArray[np.float64]:
+def _energy(checkpoint: Checkpoint, group: Group) -> NDArray[np.float64]:
     energy = np.zeros(group.size)
     for tensor, axis in group.places:
-        weight = network.weights[tensor]
+        weight = checkpoint.weights[tensor]
         if axis == 0 and weight.ndim > 1:
             energy += np.square(weight.astype(np.float64).reshape(group.size, -1)).sum(1)
     return energy
 
 
-def _permute_(state: dict[str, Tensor], tensor: str, axis: int, order: Tensor, network: Checkpoint) -> None:
-    shape = network.weights[tensor].shape
+def _permute_(state: dict[str, Tensor], tensor: str, axis: int, order: Tensor, checkpoint: Checkpoint) -> None:
+    shape = checkpoint.weights[tensor].shape
     if tensor not in state or tuple(state[tensor].shape) != shape or shape[axis] != len(order):
         found = tuple(state[tensor].shape) if tensor in state else "missing"
         raise ValueError(f"parameter '{tensor}' of the module is {found}, the imported one has shape {shape}")

@@ -23,12 +23,13 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from benchmarks.rivals.uniform import uniform_widths
-from inn_core.cost import CostModel
+from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.graph.axis import Axis, axis_groups, axis_size, kept_indices
+from inn_core.graph.cost import CostModel
+from inn_core.graph.linear_nodes import LinearNode, contracted_position, linear_nodes
 from inn_core.graph.program import Program
-from inn_core.linear import LinearNode, contracted_position, linear_nodes
-from inn_core.network import Checkpoint, Group
-from inn_core.resize import resize_template
+from inn_core.graph.resized import resize_template
+from inn_core.graph.structure import Group
 
 RESTARTS = 4
 """Runs of k-means from different centres; the tightest clusters are kept."""
@@ -54,14 +55,14 @@ class Folded:
     weights: Mapping[str, Tensor]
 
 
-def uniform_sizes(network: Checkpoint, target: int) -> dict[str, int]:
+def uniform_sizes(checkpoint: Checkpoint, target: int) -> dict[str, int]:
     """The same share of every group, as large as `target` parameters allow.
 
     Raises:
         ValueError: even groups of one channel have more parameters.
     """
-    model = CostModel.of(network)
-    groups = network.structure.groups
+    model = CostModel.of(checkpoint.template, checkpoint.structure)
+    groups = checkpoint.structure.groups
 
     def cost(widths: Sequence[int]) -> int:
         return int(model.evaluate("params", np.array([widths], dtype=np.int64))[0])
@@ -70,26 +71,27 @@ def uniform_sizes(network: Checkpoint, target: int) -> dict[str, int]:
     return {group.name: size for group, size in zip(groups, widths, strict=True)}
 
 
-def fold(network: Checkpoint, sizes: Mapping[str, int], *, seed: int = 0) -> Folded:
+def fold(checkpoint: Checkpoint, sizes: Mapping[str, int], *, seed: int = 0) -> Folded:
     """Fold every group to its size, without data.
 
     Args:
-        network: template, full weights and structure are looked at.
+        checkpoint: template, full weights and structure are looked at.
         sizes: number of clusters of every group.
         seed: of k-means.
 
     Returns:
         Weights for the template resized to `sizes`. At the full size they are the network's own, channels permuted.
     """
-    consumed = _contracted(network)
+    consumed = _contracted(checkpoint)
     clusters = {
-        group.name: _cluster(network, group, sizes[group.name], consumed, seed) for group in network.structure.groups
+        group.name: _cluster(checkpoint, group, sizes[group.name], consumed, seed)
+        for group in checkpoint.structure.groups
     }
     sums = {name: _indicator(labels, sizes[name]) for name, labels in clusters.items()}
     means = {name: _mean(matrix) for name, matrix in sums.items()}
     weights = {}
-    for name, axes in network.structure.weights.items():
-        tensor = torch.from_numpy(np.array(network.weights[name], dtype=np.float64))
+    for name, axes in checkpoint.structure.weights.items():
+        tensor = torch.from_numpy(np.array(checkpoint.weights[name], dtype=np.float64))
         for position, axis in enumerate(axes):
             if axis_groups(axis):
                 matrix = _axis_matrix(axis, sums if consumed.get(name) == position else means)
@@ -99,11 +101,11 @@ def fold(network: Checkpoint, sizes: Mapping[str, int], *, seed: int = 0) -> Fol
 
 
 @torch.inference_mode()
-def match_statistics(network: Checkpoint, folded: Folded, images: Tensor) -> Folded:
+def match_statistics(checkpoint: Checkpoint, folded: Folded, images: Tensor) -> Folded:
     """Give every channel of every folded layer the mean and deviation that its cluster has in the full network.
 
     Args:
-        network: the full network.
+        checkpoint: the full network.
         folded: of it.
         images: unlabelled samples of the one graph input, samples first; all run at once.
 
@@ -111,9 +113,9 @@ def match_statistics(network: Checkpoint, folded: Folded, images: Tensor) -> Fol
         The same clusters with rows and biases rescaled, layer after layer, so that later layers see repaired inputs.
         Layers whose outputs keep their size (the logits) are left alone, as those have no BatchNorm to take again.
     """
-    full = Program(network.template.model)
-    sized = Program(resize_template(network, folded.sizes))
-    full_weights = {name: torch.from_numpy(np.array(array)) for name, array in network.weights.items()}
+    full = Program(checkpoint.template.model)
+    sized = Program(resize_template(checkpoint.template, checkpoint.structure, folded.sizes))
+    full_weights = {name: torch.from_numpy(np.array(array)) for name, array in checkpoint.weights.items()}
     weights = dict(folded.weights)
     means = {name: _mean(_indicator(labels, folded.sizes[name])) for name, labels in folded.clusters.items()}
     nodes = {entry.index: entry for entry in linear_nodes(full.nodes, full_weights)}
@@ -123,48 +125,48 @@ def match_statistics(network: Checkpoint, folded: Folded, images: Tensor) -> Fol
         full.step(index, reference, full_weights)
         sized.step(index, environment, weights)
         if index in nodes:
-            _match_(network, nodes[index], reference, environment, weights, means)
+            _match_(checkpoint, nodes[index], reference, environment, weights, means)
         full.release(index, reference)
         sized.release(index, environment)
     return Folded(folded.sizes, folded.clusters, weights)
 
 
 @torch.inference_mode()
-def folded_outputs(network: Checkpoint, folded: Folded, images: Tensor, *, batch_images: int = 500) -> Tensor:
+def folded_outputs(checkpoint: Checkpoint, folded: Folded, images: Tensor, *, batch_images: int = 500) -> Tensor:
     """First output of the folded network, shape `(n, …)`."""
-    program = Program(resize_template(network, folded.sizes))
+    program = Program(resize_template(checkpoint.template, checkpoint.structure, folded.sizes))
     batches = images.split(batch_images)
     results = [program.run(folded.weights, {program.inputs[0]: batch}) for batch in batches]
     return torch.cat([result[program.outputs[0]] for result in results])
 
 
-def _contracted(network: Checkpoint) -> dict[str, int]:
+def _contracted(checkpoint: Checkpoint) -> dict[str, int]:
     """Axis of every linear node's weight that is summed over, by weight name."""
-    weights = {name: torch.from_numpy(np.array(array)) for name, array in network.weights.items()}
-    entries = linear_nodes(Program(network.template.model).nodes, weights)
+    weights = {name: torch.from_numpy(np.array(array)) for name, array in checkpoint.weights.items()}
+    entries = linear_nodes(Program(checkpoint.template.model).nodes, weights)
     return {entry.weight: contracted_position(entry) for entry in entries}
 
 
-def _cluster(network: Checkpoint, group: Group, size: int, consumed: Mapping[str, int], seed: int) -> Labels:
+def _cluster(checkpoint: Checkpoint, group: Group, size: int, consumed: Mapping[str, int], seed: int) -> Labels:
     if size == group.size:
         return np.arange(size, dtype=np.int64)
-    rows = _producer_rows(network, group, consumed)
+    rows = _producer_rows(checkpoint, group, consumed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # equal rows give fewer clusters than asked; both work
         found = KMeans(n_clusters=size, n_init=RESTARTS, random_state=seed).fit(rows).labels_
     return np.asarray(found, dtype=np.int64)
 
 
-def _producer_rows(network: Checkpoint, group: Group, consumed: Mapping[str, int]) -> NDArray[np.float64]:
+def _producer_rows(checkpoint: Checkpoint, group: Group, consumed: Mapping[str, int]) -> NDArray[np.float64]:
     """Everything that writes a channel, one row for each channel."""
-    full = network.structure.full_sizes()
+    full = checkpoint.structure.full_sizes()
     everything = {name: np.arange(size) for name, size in full.items()}
     parts = []
     for tensor, position in dict.fromkeys(group.places):
         if consumed.get(tensor) == position:
             continue
-        axis = network.structure.weights[tensor][position]
-        weight = np.moveaxis(np.asarray(network.weights[tensor], dtype=np.float64), position, 0)
+        axis = checkpoint.structure.weights[tensor][position]
+        weight = np.moveaxis(np.asarray(checkpoint.weights[tensor], dtype=np.float64), position, 0)
         for segment, offset in zip(axis, _offsets(axis, full), strict=True):
             if group.name in segment:
                 chosen = [{**everything, group.name: np.array([channel])} for channel in range(group.size)]
@@ -200,7 +202,7 @@ def _axis_matrix(axis: Axis, matrices: Mapping[str, Tensor]) -> Tensor:
 
 
 def _match_(
-    network: Checkpoint,
+    checkpoint: Checkpoint,
     entry: LinearNode,
     reference: Mapping[str, Tensor],
     environment: dict[str, Tensor],
@@ -209,7 +211,7 @@ def _match_(
 ) -> None:
     """Rescale the rows of one node and what it wrote."""
     position = 1 - contracted_position(entry)
-    axis = network.structure.weights[entry.weight][position]
+    axis = checkpoint.structure.weights[entry.weight][position]
     if not axis_groups(axis):
         return
     merge = _axis_matrix(axis, means).float()

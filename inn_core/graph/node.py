@@ -13,6 +13,8 @@ from typing import Any
 import onnx
 from onnx import AttributeProto
 
+from inn_core.errors import InvalidOnnxError
+
 
 @dataclass(frozen=True)
 class Node:
@@ -31,6 +33,18 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
+
+
+def default_opset(model: onnx.ModelProto) -> int:
+    """Version of the default operator set.
+
+    Raises:
+        InvalidOnnxError: the model does not import the default domain.
+    """
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            return int(entry.version)
+    raise InvalidOnnxError("the model imports no version of the default operator set (domain '')")
 
 
 def read_nodes(graph: onnx.GraphProto) -> tuple[Node, ...]:

@@ -27,10 +27,9 @@ from inn_core.errors import (
     first_line,
 )
 from inn_core.graph.inputs import check_inputs
-from inn_core.graph.node import Node, read_nodes
+from inn_core.graph.node import Node, default_opset, read_nodes
 from inn_core.graph.operators import OPERATORS, Operator
 from inn_core.graph.operators.dtypes import DTYPES, FLOAT_TYPES, tensor_from_proto
-from inn_core.graph.source import default_opset
 
 MINIMUM_OPSET = 7
 """Before it, element-wise operators have a broadcasting of their own."""

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inn_core.averaging import RunningAverage
-from inn_core.optimisation import decayed_parameters, one_cycle_rate
 from inn_core.progress import Progress, no_progress
-from inn_core.training_state import RunState
+from inn_core.training.averaging import RunningAverage
+from inn_core.training.optimisation import decayed_parameters, one_cycle_rate
+from inn_core.training.state import RunState
 
 ByteArray = NDArray[np.uint8]
 
@@ -37,10 +37,10 @@ class Schedule:
         peak_rate: learning rate at the top of the cycle.
         warmup_share: share of all steps in which the rate climbs linearly from zero; it then falls linearly to zero.
         momentum: of Nesterov SGD.
-        weight_decay: of every parameter with more than one axis; biases and normalisation are not decayed.
+        weight_decay: of every parameter with more than one axis; biases and normalization are not decayed.
         label_smoothing: share of the target spread over all classes.
         average_share: of the steps, over which what the run ends with is averaged, running statistics included; 0 keeps
-            the last step. After fewer than a few hundred steps take the statistics again. See `inn_core.averaging`.
+            the last step. After fewer than a few hundred steps take the statistics again.
         shift_pixels: images are shifted by up to this many pixels each way, filled with zeros, and flipped at random.
     """
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from inn_core.errors import InnError
-from inn_core.network import Array
+from inn_core.graph.structure import Array
 
 
 def reported(run: Callable[[argparse.Namespace, Console], None], options: argparse.Namespace) -> int:
@@ -26,8 +26,8 @@ def reported(run: Callable[[argparse.Namespace, Console], None], options: argpar
 
 def import_written(source: Path, samples: Mapping[str, Array], *, name: str, console: Console) -> None:
     """Import an ONNX file that a recipe wrote, and write `<name>.inn` beside it."""
-    from inn_core.checkpoint import save_checkpoint
-    from inn_core.convert import import_network
+    from inn_core.checkpoint.storage import save_checkpoint
+    from inn_core.importing.pipeline import import_network
 
     with Progress(console=console) as bar:
         task = bar.add_task("import", total=1.0)

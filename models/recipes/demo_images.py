@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from inn_core.errors import InnError
 from inn_core.files import written_aside
-from models.datasets import CLASS_NAMES, DEFAULT_FOLDER, DEMO_IMAGES, ByteArray, fashion_mnist
+from inn_core.training.recipes.fashion_mnist import CLASS_NAMES, DEFAULT_FOLDER, DEMO_IMAGES, ByteArray, fashion_mnist
 
 IMAGES_PER_CLASS = 30
 

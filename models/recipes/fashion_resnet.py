@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import nn
 
-from models.datasets import DEFAULT_FOLDER, fashion_mnist
+from inn_core.training.recipes.fashion_mnist import DEFAULT_FOLDER, fashion_mnist
 from models.fashion_resnet import FashionResNet
 from models.files import write_arrays, write_graph, write_weights
 from models.recipes.classifier import Schedule, accuracy, is_bfloat16_faster, to_pixels, train_classifier_

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inn_core.averaging import RunningAverage
-from inn_core.optimisation import decayed_parameters
 from inn_core.progress import Progress, no_progress
-from inn_core.training_state import RunState
+from inn_core.training.averaging import RunningAverage
+from inn_core.training.optimisation import decayed_parameters
+from inn_core.training.state import RunState
 from models.recipes.classifier import ByteArray, Schedule, augmented_batches, lay_out_
 
 Backward = Callable[[Tensor, Tensor, int], float]

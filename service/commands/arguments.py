@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.artifacts.identifiers import is_digest, is_name
+from service.ground.names import is_digest, is_name
 from service.terminal import CommandError
 
 if TYPE_CHECKING:

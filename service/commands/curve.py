@@ -43,7 +43,7 @@ def curve(
     if plot is not None:
         check_output_file(plot)
     arrays = None if data is None else read_arrays(data, "evaluation file")
-    from service.builder import local
+    from service.builds.worker import in_process as local
 
     with progress_reports("curve") as progress:
         result = local.size_quality_curve(

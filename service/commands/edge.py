@@ -14,12 +14,12 @@ import typer
 
 from service.commands.arguments import check_name
 from service.commands.http_server import run_http_server
-from service.extras import is_installed
+from service.ground.extras import is_installed
 from service.terminal import CommandError, reported_errors
 
 if TYPE_CHECKING:
-    from service.edge.settings import Budget
-    from service.errors import ServiceError
+    from service.ground.errors import ServiceError
+    from service.node.settings import Budget
 
 PREFIX = "INN_EDGE_"
 QUALITIES = ("refined", "instant", "trained", "uniform")
@@ -123,7 +123,7 @@ def edge(
             "this command needs the Python package 'onnxruntime', which is not installed; "
             "install the extra that brings it: pip install 'inn-service[edge]'",
         )
-    from service.edge.settings import EdgeSettings
+    from service.node.settings import EdgeSettings
 
     settings = EdgeSettings(
         hub=_checked_url(hub),
@@ -147,8 +147,8 @@ def edge(
         threads=threads,
         poll_seconds=poll_seconds,
     )
-    from service.edge.app import create_app
-    from service.logs import configure_logs
+    from service.ground.logs import configure_logs
+    from service.node.app import create_app
 
     configure_logs(_one_of("--log-level", log_level, LOG_LEVELS))
     if log_level != "debug":  # a line for every request would wear out the flash of a small device
@@ -171,7 +171,7 @@ def _end(failures: list[ServiceError], error: ServiceError, stop: Callable[[], N
 
 
 def _budget(given: Mapping[str, float | None], *, batch: int, threads: int) -> Budget:
-    from service.edge.settings import Budget
+    from service.node.settings import Budget
 
     options = {unit: f"--{unit.replace('_', '-')}" for unit in given}
     values = {unit: value for unit, value in given.items() if value is not None}
@@ -192,7 +192,7 @@ def _token(token: str | None, file: Path | None, store: Path) -> str | None:
         raise CommandError("invalid-token", "--token and --token-file are both given; give one")
     if file is None:
         return token
-    from service.edge.identity import FOLDER, STATE_FILE
+    from service.node.trust import FOLDER, STATE_FILE
 
     try:
         with file.open("rb") as stream:

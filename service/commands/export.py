@@ -46,7 +46,7 @@ def export(
     unit, value = _one_budget(params=params, macs=macs, size_bytes=size_bytes)
     check_input_file(checkpoint, "checkpoint")
     check_output_file(output)
-    from service.builder import local
+    from service.builds.worker import in_process as local
 
     with progress_reports("export") as progress:
         manifest = local.export(

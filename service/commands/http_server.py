@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from service.errors import ServiceError
+from service.ground.errors import ServiceError
 from service.terminal import CommandError, note
 
 if TYPE_CHECKING:

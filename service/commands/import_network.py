@@ -61,7 +61,7 @@ def import_network(
     if ":" not in source or source.endswith(".onnx"):
         check_input_file(Path(source), "network")
     arrays = read_arrays(calibration, "calibration file")
-    from service.builder import local
+    from service.builds.worker import in_process as local
 
     with progress_reports("import") as progress:
         description = local.import_checkpoint(

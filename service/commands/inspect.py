@@ -18,7 +18,7 @@ SHOWN_PLACES = 3
 def inspect(checkpoint: CheckpointArgument, json: JsonOption = False) -> None:
     """Show groups, sizes, what is frozen and why, and the sizes that can be asked for."""
     check_input_file(checkpoint, "checkpoint")
-    from service.builder import local
+    from service.builds.worker import in_process as local
 
     description = local.inspect_checkpoint(checkpoint)
     if json:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from service.artifacts.files import publish
+from service.ground.files import publish
 from service.terminal import CommandError
 
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024

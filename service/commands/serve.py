@@ -9,11 +9,11 @@ import typer
 
 from service.commands.arguments import check_input_file
 from service.commands.http_server import run_http_server
-from service.extras import HUB_MODULES, is_installed, missing_extra
+from service.ground.extras import HUB_MODULES, is_installed, missing_extra
 from service.terminal import CommandError, reported_errors
 
 if TYPE_CHECKING:
-    from service.settings import ApiSettings
+    from service.ground.settings import ApiSettings
 
 
 @reported_errors()
@@ -43,9 +43,9 @@ def serve(
     for module in HUB_MODULES:
         if not is_installed(module):
             raise missing_extra(module)
-    from service.api.app import create_app
-    from service.logs import configure_logs
-    from service.web.zero_copy import with_zero_copy
+    from service.ground.logs import configure_logs
+    from service.http.zero_copy import with_zero_copy
+    from service.hub.app import create_app
 
     configure_logs(settings.log_level)
     app = create_app(settings, imports=checkpoints)
@@ -61,7 +61,7 @@ def serve(
 def _settings(given: dict[str, Any]) -> ApiSettings:
     from pydantic import ValidationError
 
-    from service.settings import ApiSettings
+    from service.ground.settings import ApiSettings
 
     try:
         return ApiSettings(**given)

@@ -8,13 +8,7 @@ from typing import Annotated
 
 import typer
 
-from service.commands.arguments import (
-    DeviceOption,
-    JsonOption,
-    check_input_file,
-    check_output_file,
-    read_arrays,
-)
+from service.commands.arguments import DeviceOption, JsonOption, check_input_file, check_output_file, read_arrays
 from service.commands.curve import print_curve
 from service.commands.manifest_file import write_json
 from service.terminal import Report, note, print_error, print_json, progress_reports, reported_errors
@@ -83,7 +77,7 @@ def train(
         check_input_file(Path(recipe), "checkpoint")
     samples = None if data is None else read_arrays(data, "training file")
     evaluation = None if evaluate is None else read_arrays(evaluate, "evaluation file")
-    from service.builder import local
+    from service.builds.worker import in_process as local
 
     try:
         with progress_reports("train") as progress:

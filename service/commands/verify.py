@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from service.artifacts.files import hash_file
 from service.commands.arguments import JsonOption, check_digest, check_input_file
 from service.commands.manifest_file import manifest_path, read_manifest
-from service.errors import DigestMismatchError
+from service.ground.errors import DigestMismatchError
+from service.ground.files import hash_file
 from service.terminal import CommandError, print_json, reported_errors
 
 CHECKPOINT_SUFFIX = ".inn"
@@ -30,7 +30,7 @@ def verify(
     check_digest(digest)
     check_input_file(file, "file")
     if file.suffix == CHECKPOINT_SUFFIX:
-        from service.builder import local
+        from service.builds.worker import in_process as local
 
         result = local.verify_checkpoint(file, digest=digest)
     else:

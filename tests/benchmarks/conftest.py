@@ -11,8 +11,8 @@ from torch import nn
 
 from benchmarks.pipelines import networks
 from benchmarks.pipelines.networks import bare_checkpoint
+from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.files import file_digest
-from inn_core.network import Checkpoint
 from models.fashion_resnet import FashionResNet
 from models.files import write_weights
 

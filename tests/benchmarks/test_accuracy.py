@@ -49,7 +49,7 @@ def results() -> dict[str, Any]:
     }
 
 
-def test_parameters_are_counted_with_normalisation_folded(module: nn.Module) -> None:
+def test_parameters_are_counted_with_normalization_folded(module: nn.Module) -> None:
     assert exported_parameters(module) == (4 * 9 + 4) + (6 * 2 * 9 + 6) + (24 * 5 + 5)
 
 

@@ -12,9 +12,9 @@ from onnx import numpy_helper
 
 from benchmarks.delta_report import report, savings
 from benchmarks.delta_tensors import compare
-from inn_core.checkpoint import load_checkpoint
-from inn_core.export import export_artifact
-from inn_core.plan import Budget
+from inn_core.checkpoint.storage import load_checkpoint
+from inn_core.exporting.export import export_artifact
+from inn_core.planning.plan import Budget
 
 DEMO = Path(__file__).parent.parent.parent / "models" / "checkpoints" / "fashion_resnet.inn"
 

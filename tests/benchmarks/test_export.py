@@ -19,7 +19,7 @@ from benchmarks import export
 from benchmarks.export_process import busiest, count_work_, peak_memory_bytes, seconds_by_part
 from benchmarks.export_report import report
 from benchmarks.networks import resnet50
-from inn_core.solve import NormalEquations
+from inn_core.fitting.least_squares import NormalEquations
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_the_half_network_has_just_under_half_the_parameters(monkeypatch: pytest
     assert 0.98 * 25_530_472 / 2 < count <= 25_530_472 / 2
 
 
-def test_normalisation_statistics_keep_activations_near_unit_variance() -> None:
+def test_normalization_statistics_keep_activations_near_unit_variance() -> None:
     network = resnet50.make_network(width=0.125, stages=((1, 16), (1, 32)))
     image = torch.from_numpy(resnet50.make_images(8))
     with torch.inference_mode():

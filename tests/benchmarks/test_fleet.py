@@ -16,7 +16,7 @@ from benchmarks import fleet, fleet_report
 from benchmarks.fleet_download import download_costs
 from benchmarks.light_client import LightClient, Traffic
 from benchmarks.process_usage import child_with, usage_of
-from tests.service.api.live_hub import live_hub
+from tests.service.hub.live_hub import live_hub
 
 N_NODES = 5
 

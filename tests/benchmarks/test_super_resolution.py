@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmarks.super_resolution import measure_bicubic, measure_sizes
 from benchmarks.super_resolution_report import draw, least_gain, mean, tables
-from inn_core.convert import import_network
+from inn_core.importing.pipeline import import_network
 from models.edsr import SmallEdsr
 from models.photographs import halved, patches
 from models.upscaling import INPUT, psnr, to_pixels, upscale, write_onnx

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.api.routes import OPERATIONS
-from service.web.problems import PROBLEMS
-from service.web.routing import Operation
-from tests.service.api.live_hub import LiveHub, live_hub
+from service.http.problems import PROBLEMS
+from service.http.routing import Operation
+from service.hub.routes.table import OPERATIONS
+from tests.service.hub.live_hub import LiveHub, live_hub
 
 
 @pytest.fixture(scope="module")

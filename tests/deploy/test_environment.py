@@ -9,7 +9,7 @@ import pytest
 from typer.main import get_command
 
 from service.cli import app
-from service.settings import ApiSettings
+from service.ground.settings import ApiSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [

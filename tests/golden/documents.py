@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from service.api.app import create_app
-from service.errors import InvalidRequestError, QueueFullError, RemoteError, UnknownModelError
-from service.runtime.errors import InputShapeError
-from service.settings import ApiSettings
-from service.web.errors import InvalidBudgetError
-from service.web.problems import PROBLEMS, problem_body
+from service.ground.errors import CoreError, InvalidRequestError, QueueFullError, UnknownModelError
+from service.ground.settings import ApiSettings
+from service.http.errors import InvalidBudgetError
+from service.http.problems import PROBLEMS, problem_body
+from service.hub.app import create_app
+from service.inference.errors import InputShapeError
 
 FOLDER = Path(__file__).parent
 INSTANCE = "urn:uuid:00000000-0000-4000-8000-000000000000"
@@ -35,7 +35,7 @@ def problem_bodies() -> Any:
         InvalidBudgetError([{"pointer": "/target_params", "detail": "should be greater than or equal to 1; found 0"}]),
         InputShapeError("input 'x' has shape [1, 5]; it must be float32[batch, 6]", pointer="/inputs/x"),
         QueueFullError(pending=64, limit=64, retry_after_seconds=12),
-        RemoteError(
+        CoreError(
             "budget-unreachable",
             "target of 5 params is below the smallest size of this network, 9 params; ask for 9 to 576",
             {"target": 5, "minimum": 9, "maximum": 576, "unit": "params"},

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.golden.documents import FOLDER, GOLDEN, text_of
-from tests.service.api.live_hub import live_hub
+from tests.service.hub.live_hub import live_hub
 
 
 @pytest.mark.parametrize("name", sorted(GOLDEN))

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.service.api.fake_builder import PARAMS_EACH
-from tests.service.api.live_hub import LiveHub, live_hub
+from tests.service.hub.fake_builder import PARAMS_EACH
+from tests.service.hub.live_hub import LiveHub, live_hub
 
 GOOD_ROW = [[0.0] * 6]
 MAX_BODY = 200_000

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-import inn_core.graph.source
+import inn_core.graph.analysis.source
 from inn_core.errors import (
     ExternalDataError,
     GraphTooLargeError,
@@ -19,8 +19,8 @@ from inn_core.errors import (
     InvalidWeightsError,
     UnsupportedOperatorError,
 )
-from inn_core.graph.source import read_onnx
-from inn_core.graph.template import make_template
+from inn_core.graph.analysis.source import read_onnx
+from inn_core.graph.analysis.template import make_template
 from tests.inn_core.graph.random_networks import IMAGE, random_network
 from tests.inn_core.graph.tiny import model_of, node
 
@@ -260,7 +260,7 @@ def test_graphs_over_the_limits_are_refused(
 ) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(good().SerializeToString())
-    monkeypatch.setattr(inn_core.graph.source, limit, 1)
+    monkeypatch.setattr(inn_core.graph.analysis.source, limit, 1)
     with pytest.raises(GraphTooLargeError, match=f"{what}, the limit is 1"):
         read_onnx(path)
 

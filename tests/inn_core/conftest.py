@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inn_core.network import Checkpoint
+from inn_core.checkpoint.checkpoint import Checkpoint
 from tests.inn_core import networks
 
 REAL = {

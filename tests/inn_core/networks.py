@@ -8,20 +8,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from inn_core.cost import CostModel
+from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.graph.axis import Axis, axis_size, fixed
-from inn_core.network import (
-    Array,
-    Checkpoint,
-    FrozenAxis,
-    Group,
-    SizeAttribute,
-    SizeConstant,
-    Structure,
-    Template,
-    Term,
-)
-from inn_core.path import build_path
+from inn_core.graph.cost import CostModel
+from inn_core.graph.structure import Array, FrozenAxis, Group, SizeAttribute, SizeConstant, Structure, Template, Term
+from inn_core.planning.size_path import build_path
 
 Weights = dict[str, tuple[Axis, ...]]
 SAMPLES = 48
@@ -199,7 +190,7 @@ def finished(
 ) -> Checkpoint:
     """Adds seeded orders and convex-looking damage curves, and the size paths that follow from them."""
     rng = np.random.default_rng(11)
-    cost = CostModel.build(template, structure)
+    cost = CostModel.of(template, structure)
     curves = {}
     for group in structure.groups:
         removed = 1.0 - np.arange(group.size + 1) / group.size
@@ -251,7 +242,7 @@ class Shapes:
 
 
 def basic_resnet() -> Checkpoint:
-    """Residual network for 28x28 images: widths 32/64/128, two basic blocks a stage, normalisation folded."""
+    """Residual network for 28x28 images: widths 32/64/128, two basic blocks a stage, normalization folded."""
     s = Shapes()
     source = s.group("stem", 32)
     s.conv("stem", source, fixed(1), 3, 784)
@@ -270,7 +261,7 @@ def basic_resnet() -> Checkpoint:
 
 
 def resnet50_shape() -> Checkpoint:
-    """ResNet-50 for 224x224 images, normalisation folded: 25.5 M parameters, 37 groups."""
+    """ResNet-50 for 224x224 images, normalization folded: 25.5 M parameters, 37 groups."""
     s = Shapes()
     source = s.group("stem", 64)
     s.conv("stem", source, fixed(3), 7, 112 * 112)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.datasets import CLASS_NAMES, DatasetError, demo_images, fashion_mnist, read_idx
+from inn_core.training.recipes.fashion_mnist import CLASS_NAMES, DatasetError, demo_images, fashion_mnist, read_idx
 
 
 def idx_bytes(array: np.ndarray, *, kind: int = 0x08) -> bytes:

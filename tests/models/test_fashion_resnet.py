@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from models.datasets import demo_images
+from inn_core.training.recipes.fashion_mnist import demo_images
 from models.fashion_resnet import FashionResNet, factory
 
 

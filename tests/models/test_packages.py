@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from models.datasets import DatasetError
+from inn_core.training.recipes.fashion_mnist import DatasetError
 from models.packages import package_file
 
 

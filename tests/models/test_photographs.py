@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.datasets import DatasetError
+from inn_core.training.recipes.fashion_mnist import DatasetError
 from models.photographs import LONGEST_SIDE, SPLITS, doubled, halved, patches, photographs
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from models.datasets import DatasetError
+from inn_core.training.recipes.fashion_mnist import DatasetError
 from models.photographs import doubled, halved, photographs
 from models.upscaling import psnr, upscale
 from models.waifu2x import MARGIN, WIDTHS, Waifu2x, load, read_ncnn

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from inn_core.module_source import export_module
+from inn_core.importing.torch_export import export_module
 
 Feeds = Callable[[int], dict[str, np.ndarray]]
 FOLDER = Path(__file__).parents[2] / "build" / "networks"

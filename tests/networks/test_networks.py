@@ -13,13 +13,13 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from inn_core.cost import CostModel
 from inn_core.errors import UnsupportedOperatorError
+from inn_core.graph.analysis.source import read_onnx
+from inn_core.graph.analysis.template import Imported, make_template
 from inn_core.graph.axis import axis_groups, kept_indices
+from inn_core.graph.cost import CostModel
 from inn_core.graph.program import Program
-from inn_core.graph.source import read_onnx
-from inn_core.graph.template import Imported, make_template
-from inn_core.resize import resized
+from inn_core.graph.resized import resize_template
 from tests.networks.found import NETWORKS, REFUSED, Found, package_file
 
 pytestmark = pytest.mark.slow
@@ -99,15 +99,15 @@ def test_full_size_computes_what_the_original_computes(network: Found) -> None:
 def test_parameters_are_those_of_the_file(network: Found) -> None:
     """Folding removes two to four vectors of a BatchNormalization; scalars may be there for sizes only."""
     original, found = imported(network)
-    cost = CostModel.build(found.template, found.structure)
+    cost = CostModel.of(found.template, found.structure)
     total = int(cost.evaluate("params", cost.full()[None])[0])
     shapes = float_constants(original)
-    normalised = sum(
+    normalized = sum(
         math.prod(shapes[node.input[1]]) for node in original.graph.node if node.op_type == "BatchNormalization"
     )
     in_file = sum(size for size in map(math.prod, shapes.values()) if size > 1) - network.folded
     scalars = sum(weight.size == 1 for weight in found.weights.values())
-    assert in_file - 4 * normalised <= total - scalars <= in_file - 2 * normalised
+    assert in_file - 4 * normalized <= total - scalars <= in_file - 2 * normalized
     assert int(cost.evaluate("params", cost.minimum()[None])[0]) < total / 4
 
 
@@ -124,7 +124,7 @@ def test_a_sized_network_is_the_full_one_without_the_other_channels(network: Fou
     _, found = imported(network)
     kept = plan(found, share)
     small, masked = sampled(found, kept)
-    model = resized(found.template, found.structure, {name: len(channels) for name, channels in kept.items()})
+    model = resize_template(found.template, found.structure, {name: len(channels) for name, channels in kept.items()})
     feed = network.feeds(BATCH)
     full_outputs = run(with_weights(found.template.model, found.weights), feed)
     outputs = run(with_weights(model, small), feed)
@@ -136,7 +136,7 @@ def test_a_sized_network_is_the_full_one_without_the_other_channels(network: Fou
             {name: torch.from_numpy(array) for name, array in feed.items()},
         )
     assert worst(outputs, [ours[name].numpy() for name in program.outputs], full_outputs) <= SIZED
-    cost = CostModel.build(found.template, found.structure)
+    cost = CostModel.of(found.template, found.structure)
     row = cost.to_row({name: len(channels) for name, channels in kept.items()})
     assert int(cost.evaluate("params", row)[0]) == sum(weight.size for weight in small.values())
 

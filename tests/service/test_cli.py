@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from inn_core.checkpoint import save_checkpoint
+from inn_core.checkpoint.storage import save_checkpoint
 from service.cli import app
 from tests.inn_core.networks import residual_network
 

@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from service.cli import app
-from tests.service.api.fleet_hub import fleet_hub
-from tests.service.api.live_hub import LiveHub
-from tests.service.fleet.simulated import ADMIN_KEY, PARAMS_EACH, Admin, Node, enrolled
+from tests.service.hub.fleet.simulated import ADMIN_KEY, PARAMS_EACH, Admin, Node, enrolled
+from tests.service.hub.fleet_hub import fleet_hub
+from tests.service.hub.live_hub import LiveHub
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from service.cli import app
-from service.trust.keys import KeyPair
-from service.trust.vault import Vault
+from service.signing.keys import KeyPair
+from service.signing.vault import Vault
 
 
 def inn(*arguments: str) -> Result:

@@ -12,10 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from inn_core.checkpoint import save_checkpoint
+from inn_core.checkpoint.storage import save_checkpoint
 from scripts.hub_process import HubError, running_hub
 from tests.inn_core.networks import residual_network
-from tests.service.fleet.simulated import ADMIN_KEY, Admin, enrolled
+from tests.service.hub.fleet.simulated import ADMIN_KEY, Admin, enrolled
 
 # With Nagle's algorithm on, the second packet of an answer waits 40 ms for the client to acknowledge the first.
 DELAYED_ACKNOWLEDGEMENT_SECONDS = 0.035

@@ -18,13 +18,13 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-import inn_core.checkpoint
-import inn_core.evaluate
-import inn_core.training_state
-import models.recipes.size_run
-from inn_core.checkpoint import load_checkpoint, save_checkpoint
-from inn_core.cost import CostModel
-from inn_core.integral import IntegralNetwork
+import inn_core.checkpoint.storage
+import inn_core.exporting.curve
+import inn_core.training.recipes.run
+import inn_core.training.state
+from inn_core.checkpoint.storage import load_checkpoint, save_checkpoint
+from inn_core.graph.cost import CostModel
+from inn_core.training.integral_network import IntegralNetwork
 from service.cli import app
 from tests.service.training import samples, small_checkpoint, write_desk
 
@@ -55,7 +55,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     write_desk(tmp_path)
     monkeypatch.chdir(tmp_path)
     # The recipe changes it.
-    monkeypatch.setattr(inn_core.training_state, "SAVE_SECONDS", inn_core.training_state.SAVE_SECONDS)
+    monkeypatch.setattr(inn_core.training.state, "SAVE_SECONDS", inn_core.training.state.SAVE_SECONDS)
     threads = torch.get_num_threads()
     yield tmp_path
     torch.set_num_threads(threads)
@@ -114,7 +114,7 @@ def test_the_final_curve_goes_from_the_smallest_size_that_was_trained_to_the_ful
     """Below, trained sizes fall off, and every point there would say so."""
     folder, result = trained
     network = IntegralNetwork.load(folder / "out.inn", smallest=result["training"]["smallest"])
-    cost = CostModel.of(network.checkpoint)
+    cost = CostModel.of(network.checkpoint.template, network.checkpoint.structure)
     found = [point["params"] for point in result["curve"]["points"]]
     assert found[0] <= int(cost.evaluate("params", cost.to_row(network.smallest_sizes))[0]) <= found[1]
     assert found[-1] == result["curve"]["full"]["params"]
@@ -138,7 +138,7 @@ def test_every_quality_of_a_trained_checkpoint_can_be_exported(
 
 def test_without_labels_none_are_read(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Which precision is faster is measured, and two measurements may come out differently.
-    monkeypatch.setattr(models.recipes.size_run, "is_bfloat16_faster", lambda *arguments, **options: False)
+    monkeypatch.setattr(inn_core.training.recipes.run, "is_bfloat16_faster", lambda *arguments, **options: False)
     plain = samples()["x"]
     np.savez("bare.npz", x=plain)
     np.savez("wrong.npz", x=plain, labels=np.full(7, 1e9))
@@ -158,7 +158,7 @@ def test_the_start_is_loaded_once_and_runs_over_the_samples_only_when_it_is_trai
     """The curve is that of the trained sizes; what it would say of the samples is known from the graph before."""
     loads: list[str] = []
     curves: list[bool] = []
-    load, curve = inn_core.checkpoint.load_checkpoint, inn_core.evaluate.curve
+    load, curve = inn_core.checkpoint.storage.load_checkpoint, inn_core.exporting.curve.curve
 
     def counted_load(path: Any, *arguments: Any, **options: Any) -> Any:
         loads.append(str(path))
@@ -168,8 +168,8 @@ def test_the_start_is_loaded_once_and_runs_over_the_samples_only_when_it_is_trai
         curves.append(bool(network.sampling))
         return curve(network, **options)
 
-    monkeypatch.setattr(inn_core.checkpoint, "load_checkpoint", counted_load)
-    monkeypatch.setattr(inn_core.evaluate, "curve", counted_curve)
+    monkeypatch.setattr(inn_core.checkpoint.storage, "load_checkpoint", counted_load)
+    monkeypatch.setattr(inn_core.exporting.curve, "curve", counted_curve)
     assert inn("train", "stoppable:recipe", "-o", "once.inn", "--epochs", 1).exit_code == 0
     assert loads == ["small.inn"]
     assert curves == [True]

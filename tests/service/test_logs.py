@@ -7,7 +7,7 @@ from datetime import datetime
 
 import pytest
 
-from service.logs import JsonLines, configure_logs
+from service.ground.logs import JsonLines, configure_logs
 
 
 def formatted(record: logging.LogRecord) -> dict[str, object]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from service.settings import ApiSettings, BuilderSettings
+from service.ground.settings import ApiSettings, BuilderSettings
 
 
 @pytest.fixture(autouse=True)

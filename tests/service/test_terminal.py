@@ -6,7 +6,7 @@ import io
 import pytest
 import typer
 
-from service.errors import StoreFullError, UnknownModelError
+from service.ground.errors import StoreFullError, UnknownModelError
 from service.terminal import CommandError, print_json, print_table, progress_reports, reported_errors
 
 ERRORS = [

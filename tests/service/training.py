@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from inn_core.checkpoint import save_checkpoint
-from inn_core.network import Array, Checkpoint
-from inn_core.quality import SMOOTH
-from inn_core.smoothing import smoothing_orders
-from tests.inn_core.trained import integral, residual_convnet, smooth_images
+from inn_core.checkpoint.checkpoint import Checkpoint
+from inn_core.checkpoint.qualities import SMOOTH
+from inn_core.checkpoint.storage import save_checkpoint
+from inn_core.graph.structure import Array
+from inn_core.integral.channel_permutation import smoothing_orders
+from tests.inn_core.trained_networks import integral, residual_convnet, smooth_images
 
 CLASSES = 5
 
@@ -23,13 +24,13 @@ import os
 import pathlib
 import signal
 
-import inn_core.training_state
+import inn_core.training.state
 import torch
-from inn_core.checkpoint import load_checkpoint
-from inn_core.training_settings import SizeTraining
-from models.recipes.recipe import Recipe
+from inn_core.checkpoint.storage import load_checkpoint
+from inn_core.training.settings import SizeTraining
+from inn_core.training.recipes.recipe import Recipe
 
-inn_core.training_state.SAVE_SECONDS = 0.0  # a state after every step
+inn_core.training.state.SAVE_SECONDS = 0.0  # a state after every step
 STOP = pathlib.Path("stop")
 
 

@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from inn_core.graph.node import Node
 from inn_core.graph.operators.arguments import Inputs, Operator, Outputs, optional, refusal, required, together
+from inn_core.graph.operators.strides import without_strides
 from inn_core.graph.operators.window import explicit_padding, pad_spatial, per_axis, read_padding
-from inn_core.strides import without_strides
 
 _CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 _TRANSPOSED: dict[int, Callable[..., Tensor]] = {

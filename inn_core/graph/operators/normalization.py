@@ -1,4 +1,4 @@
-"""Normalisation layers, at inference."""
+"""Normalization layers, at inference."""
 
 from __future__ import annotations
 

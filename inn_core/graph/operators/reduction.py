@@ -9,16 +9,7 @@ import torch
 from torch import Tensor
 
 from inn_core.graph.node import Node
-from inn_core.graph.operators.arguments import (
-    Inputs,
-    Operator,
-    Outputs,
-    axes_of,
-    axis_of,
-    integers,
-    refusal,
-    required,
-)
+from inn_core.graph.operators.arguments import Inputs, Operator, Outputs, axes_of, axis_of, integers, refusal, required
 
 Reduction = Callable[[Tensor, list[int], bool], Tensor]
 

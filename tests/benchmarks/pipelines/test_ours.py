@@ -16,10 +16,10 @@ from benchmarks.pipelines.data import quick
 from benchmarks.pipelines.run import Options, Run
 from benchmarks.rivals.torch_pruning import exported_parameters
 from benchmarks.rows import Rows
-from inn_core.checkpoint import load_checkpoint, save_checkpoint
+from inn_core.checkpoint.storage import load_checkpoint, save_checkpoint
 from inn_core.errors import QualityUnavailableError
 from inn_core.files import file_digest
-from inn_core.integral import IntegralNetwork
+from inn_core.training.integral_network import IntegralNetwork
 
 Row = dict[str, Any]
 

@@ -20,8 +20,8 @@ from benchmarks.pipelines.data import quick
 from benchmarks.pipelines.run import Options, Run
 from benchmarks.rivals.torch_pruning import Pruned, exported_parameters
 from benchmarks.rows import Rows
-from inn_core import training_state
 from inn_core.progress import Progress
+from inn_core.training import state as training_state
 from models.recipes import classifier, fine_tune
 from models.recipes.classifier import augmented_batches
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from benchmarks.pipelines.networks import NETWORKS, bare_checkpoint
 from benchmarks.rivals.channels import ordered_by_norm
-from inn_core.network import Checkpoint
+from inn_core.checkpoint.checkpoint import Checkpoint
 from tests.benchmarks.conftest import lively
 
 FUNCTION_TOLERANCE = 1e-4

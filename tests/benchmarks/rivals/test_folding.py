@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from benchmarks.rivals.folding import fold, folded_outputs, match_statistics, uniform_sizes
-from inn_core.cost import CostModel
+from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.graph.axis import axis_groups
+from inn_core.graph.cost import CostModel
 from inn_core.graph.program import Program
-from inn_core.network import Checkpoint
-from inn_core.resize import resize_template
+from inn_core.graph.resized import resize_template
 
 LOGIT_TOLERANCE = 1e-4
 
@@ -32,14 +32,14 @@ def twice(small_checkpoint: Checkpoint) -> Checkpoint:
     return replace(small_checkpoint, weights=weights)
 
 
-def full_outputs(network: Checkpoint, images: torch.Tensor) -> torch.Tensor:
-    weights = {name: torch.from_numpy(np.array(array)) for name, array in network.weights.items()}
+def full_outputs(checkpoint: Checkpoint, images: torch.Tensor) -> torch.Tensor:
+    weights = {name: torch.from_numpy(np.array(array)) for name, array in checkpoint.weights.items()}
     with torch.inference_mode():
-        return Program(network.template.model).run(weights, {"image": images})["logits"]
+        return Program(checkpoint.template.model).run(weights, {"image": images})["logits"]
 
 
-def halved(network: Checkpoint) -> dict[str, int]:
-    return {group.name: group.size // 2 for group in network.structure.groups}
+def halved(checkpoint: Checkpoint) -> dict[str, int]:
+    return {group.name: group.size // 2 for group in checkpoint.structure.groups}
 
 
 def test_equal_channels_fold_without_loss(twice: Checkpoint) -> None:
@@ -86,7 +86,7 @@ def test_repaired_channels_have_the_moments_of_their_clusters(small_checkpoint: 
     sizes = halved(network)
     matched = match_statistics(network, fold(network, sizes), images)
     full = Program(network.template.model)
-    sized = Program(resize_template(network, sizes))
+    sized = Program(resize_template(network.template, network.structure, sizes))
     names = {node.outputs[0]: node.inputs[1] for node in full.nodes if node.operator == "Conv"}
     full_weights = {name: torch.from_numpy(np.array(array)) for name, array in network.weights.items()}
     with torch.inference_mode():
@@ -111,7 +111,7 @@ def test_repair_leaves_a_perfect_fold_alone(twice: Checkpoint) -> None:
 
 
 def test_uniform_sizes_are_within_the_target(small_checkpoint: Checkpoint) -> None:
-    cost = CostModel.of(small_checkpoint)
+    cost = CostModel.of(small_checkpoint.template, small_checkpoint.structure)
     full = int(cost.evaluate("params", cost.full()[None])[0])
     sizes = uniform_sizes(small_checkpoint, full // 3)
     assert 0.9 * full / 3 < cost.evaluate("params", cost.to_row(sizes))[0] <= full // 3

@@ -236,10 +236,10 @@ ELEMENTWISE = {
         node("Where", "c h r", "m"),
     ),
     "softmax over channels": between(
-        node("Softmax", "h", "m", axis=1), axes=KEPT, frozen={"w1:0": "normalised over at node 'm' (Softmax)"}
+        node("Softmax", "h", "m", axis=1), axes=KEPT, frozen={"w1:0": "normalized over at node 'm' (Softmax)"}
     ),
     "logarithm of softmax over channels": between(
-        node("LogSoftmax", "h", "m", axis=1), axes=KEPT, frozen={"w1:0": "normalised over at node 'm' (LogSoftmax)"}
+        node("LogSoftmax", "h", "m", axis=1), axes=KEPT, frozen={"w1:0": "normalized over at node 'm' (LogSoftmax)"}
     ),
     "largest channel as one, others zero": between(
         node("Hardmax", "h", "m", axis=1), axes=KEPT, frozen={"w1:0": "compared over at node 'm' (Hardmax)"}
@@ -249,24 +249,24 @@ ELEMENTWISE = {
         node("LpNormalization", "h", "m", axis=1, p=2), axes=KEPT, frozen={"w1:0": "node 'm' (LpNormalization)"}
     ),
     "local response": between(node("LRN", "h", "m", size=3), axes=KEPT, frozen={"w1:0": "node 'm' (LRN)"}),
-    "instance normalisation": between(
+    "instance normalization": between(
         node("InstanceNormalization", "h s b", "m"), more={"s": (6,), "b": (6,)}, axes={**FREE, "s": "a", "b": "a"}
     ),
-    "layer normalisation over channels": Case(
+    "layer normalization over channels": Case(
         [node("MatMul", "x w1", "h"), node("LayerNormalization", "h s b", "m", axis=-1), node("MatMul", "m w2", "y")],
         {"w1": (4, 6), "s": (6,), "b": (6,), "w2": (6, 5)},
         {"w1": "4 6", "s": "6", "b": "6", "w2": "6 5"},
-        {f"{name}": "normalised over at node 'm' (LayerNormalization)" for name in ("w1:1", "s:0", "b:0", "w2:0")},
+        {f"{name}": "normalized over at node 'm' (LayerNormalization)" for name in ("w1:1", "s:0", "b:0", "w2:0")},
         inputs={"x": (7, 4)},
     ),
-    "group normalisation": between(
+    "group normalization": between(
         node("GroupNormalization", "h s b", "m", num_groups=2),
         more={"s": (6,), "b": (6,)},
         axes={**KEPT, "s": "6", "b": "6"},
-        frozen=dict.fromkeys(("w1:0", "s:0", "b:0", "w2:1"), "normalised over at node 'm' (GroupNormalization)"),
+        frozen=dict.fromkeys(("w1:0", "s:0", "b:0", "w2:1"), "normalized over at node 'm' (GroupNormalization)"),
         opset=21,
     ),
-    "batch normalisation that cannot be folded": between(
+    "batch normalization that cannot be folded": between(
         node("Relu", "h", "r"),
         node("BatchNormalization", "r s b s2 v", "m"),
         more={"s": (6,), "b": (6,), "s2": (6,)},

@@ -10,9 +10,9 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
+from inn_core.graph.analysis.template import Imported, make_template
 from inn_core.graph.axis import axis_groups, axis_size, kept_indices
-from inn_core.graph.template import Imported, make_template
-from inn_core.resize import resized
+from inn_core.graph.resized import resize_template
 from tests.inn_core.graph.random_networks import IMAGE, random_network
 
 SEEDS = range(40)
@@ -25,7 +25,7 @@ def imported(seed: int) -> tuple[onnx.ModelProto, Imported]:
 
 
 def with_weights(network: Imported, sizes: Mapping[str, int], weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    model = resized(network.template, network.structure, sizes)
+    model = resize_template(network.template, network.structure, sizes)
     for name in network.template.weights:
         model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(weights[name]), name))
     return model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inn_core.graph.factors import (
+from inn_core.graph.analysis.factors import (
     factors_of,
     fixed_axis,
     freeze,

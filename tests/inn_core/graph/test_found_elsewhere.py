@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from inn_core.errors import InvalidWeightsError
+from inn_core.graph.analysis.template import Imported, make_template
 from inn_core.graph.axis import axis_groups, kept_indices
-from inn_core.graph.template import Imported, make_template
-from inn_core.resize import resized
+from inn_core.graph.resized import resize_template
 
 FloatArray = NDArray[np.float32]
 TOLERANCE = 1e-6  # float32, a handful of additions
@@ -47,7 +47,7 @@ def run(model: onnx.ModelProto, x: FloatArray) -> FloatArray:
 def sized(network: Imported, sizes: Mapping[str, int]) -> onnx.ModelProto:
     """The network with the first channels of every group."""
     kept = {name: np.arange(size) for name, size in sizes.items()}
-    model = resized(network.template, network.structure, sizes)
+    model = resize_template(network.template, network.structure, sizes)
     full = network.structure.full_sizes()
     for name, axes in network.structure.weights.items():
         weight = np.asarray(network.weights[name])

@@ -1,4 +1,4 @@
-"""Normalisation: fewer nodes, the same function in ONNX Runtime."""
+"""Normalization: fewer nodes, the same function in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from inn_core.errors import UnsupportedOperatorError
-from inn_core.graph.template import Imported, make_template
+from inn_core.graph.analysis.template import Imported, make_template
 from tests.inn_core.graph.tiny import Shape, feed, model_of, node, run, with_weights
 
 IMAGE: dict[str, Shape] = {"x": (3, 4, 4)}
@@ -48,7 +48,7 @@ def unchanged(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> Imported:
         ("Gemm", (6, 4), {"x": (4,)}, {"transB": 1}),
     ],
 )
-def test_batch_normalisation_is_folded(
+def test_batch_normalization_is_folded(
     operator: str, weight: tuple[int, ...], shapes: dict[str, tuple[int, ...]], attributes: dict[str, Any], bias: str
 ) -> None:
     model = model_of(
@@ -63,7 +63,7 @@ def test_batch_normalisation_is_folded(
     assert operators(unchanged(model, shapes)) == [operator]
 
 
-def test_batch_normalisation_of_a_value_with_other_readers_is_kept_apart() -> None:
+def test_batch_normalization_of_a_value_with_other_readers_is_kept_apart() -> None:
     model = model_of(
         [
             node("Conv", "x w", "h"),
@@ -77,7 +77,7 @@ def test_batch_normalisation_of_a_value_with_other_readers_is_kept_apart() -> No
     assert operators(unchanged(model, IMAGE)) == ["Conv", "Mul", "Add", "Add"]
 
 
-def test_batch_normalisation_folds_into_its_own_copy_of_a_shared_weight() -> None:
+def test_batch_normalization_folds_into_its_own_copy_of_a_shared_weight() -> None:
     model = model_of(
         [
             node("Conv", "x w b", "h"),
@@ -94,8 +94,8 @@ def test_batch_normalisation_folds_into_its_own_copy_of_a_shared_weight() -> Non
     assert len(found.weights) == 4
 
 
-def test_batch_normalisation_in_training_mode_is_refused_not_folded() -> None:
-    """It would normalise with the statistics of the batch at hand."""
+def test_batch_normalization_in_training_mode_is_refused_not_folded() -> None:
+    """It would normalize with the statistics of the batch at hand."""
     model = model_of(
         [
             node("Conv", "x w", "h"),

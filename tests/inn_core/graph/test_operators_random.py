@@ -202,7 +202,7 @@ def picking(draw: Draw) -> Sample:
     )
 
 
-def normalising(draw: Draw) -> Sample:
+def normalizing(draw: Draw) -> Sample:
     channels = draw.choice([2, 4])
     shape = [2, channels, *_each(draw, draw.randint(1, 3), 1, 4)]
     data, scale, bias, mean = _floats(draw, *shape), *(_floats(draw, channels) for _ in range(3))
@@ -243,7 +243,7 @@ FAMILIES: dict[Callable[[Draw], Sample], int] = {
     slicing: 80,
     reducing: 120,
     picking: 80,
-    normalising: 80,
+    normalizing: 80,
     multiplying: 40,
 }
 """Family -> number of samples."""

@@ -128,7 +128,7 @@ def test_networks_stored_with_onnx_give_their_stored_outputs(name: str) -> None:
 
 
 class _Exported(nn.Module):
-    """What a user may write: attention over a small map, gates, normalisation, resizing."""
+    """What a user may write: attention over a small map, gates, normalization, resizing."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
+from inn_core.graph.analysis.rules import RULES
+from inn_core.graph.analysis.template import make_template
 from inn_core.graph.axis import axis_groups
-from inn_core.graph.rules import RULES
-from inn_core.graph.template import make_template
 from tests.inn_core.graph.rule_cases import SHAPES_STAY, Case
 from tests.inn_core.graph.rule_cases_of_shapes import SHAPES_CHANGE
 from tests.inn_core.graph.tiny import feed, frozen_reasons, run, sampled, weights_as_text, with_weights

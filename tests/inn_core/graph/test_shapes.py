@@ -8,9 +8,9 @@ import pytest
 from onnx import helper
 
 from inn_core.errors import InvalidOnnxError
-from inn_core.graph.normalize import Graph
-from inn_core.graph.shapes import free_dimensions, trace, trace_model
-from inn_core.graph.template import make_template
+from inn_core.graph.analysis.normalize import Graph
+from inn_core.graph.analysis.shapes import free_dimensions, trace, trace_model
+from inn_core.graph.analysis.template import make_template
 from tests.inn_core.graph.tiny import feed, model_of, node, run, weights_as_text, with_weights
 
 IMAGE = {"x": (3, 4, 4)}

@@ -10,8 +10,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from inn_core.errors import InvalidOnnxError
-from inn_core.graph.source import OLDEST_OPSET, default_opset, read_onnx
-from inn_core.graph.template import make_template
+from inn_core.graph.analysis.source import OLDEST_OPSET, read_onnx
+from inn_core.graph.analysis.template import make_template
+from inn_core.graph.node import default_opset
 from tests.inn_core.graph.tiny import feed, model_of, node, run, with_weights
 
 SECRET = "/home/somebody/project/model.py line 7"

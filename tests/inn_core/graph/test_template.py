@@ -8,8 +8,8 @@ import pytest
 from onnx import TensorProto
 
 from inn_core.errors import InvalidCalibrationError, InvalidFreezeError, InvalidOnnxError
+from inn_core.graph.analysis.template import make_template
 from inn_core.graph.axis import axis_size
-from inn_core.graph.template import make_template
 from tests.inn_core.graph.tiny import feed, frozen_reasons, model_of, node, run, weights_as_text, with_weights
 
 IMAGE = {"x": (3, 4, 4)}

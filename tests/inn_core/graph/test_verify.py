@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
+from inn_core.graph.analysis.flow import Flow
+from inn_core.graph.analysis.rules import RULES
+from inn_core.graph.analysis.template import Imported, make_template
+from inn_core.graph.analysis.verify import first_disagreement
 from inn_core.graph.axis import fixed
-from inn_core.graph.flow import Flow
 from inn_core.graph.node import Node
-from inn_core.graph.rules import RULES
-from inn_core.graph.template import Imported, make_template
-from inn_core.graph.verify import first_disagreement
-from inn_core.network import Structure
+from inn_core.graph.structure import Structure
 from tests.inn_core.graph.tiny import frozen_reasons, model_of, node, weights_as_text
 
 IMAGE = {"x": (3, 4, 4)}

@@ -11,9 +11,9 @@ import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from inn_core.graph.analysis.template import Imported
 from inn_core.graph.axis import Axis, axis_groups, kept_indices
-from inn_core.graph.template import Imported
-from inn_core.resize import resized
+from inn_core.graph.resized import resize_template
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -83,7 +83,7 @@ def run(model: onnx.ModelProto, samples: Mapping[str, Array]) -> list[Array]:
 
 def with_weights(found: Imported, sizes: Mapping[str, int], weights: Mapping[str, Array]) -> onnx.ModelProto:
     """The sized template with weights, ready to run."""
-    model = resized(found.template, found.structure, sizes)
+    model = resize_template(found.template, found.structure, sizes)
     for name in found.template.weights:
         model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(weights[name]), name))
     return model

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from models.datasets import DatasetError
-from models.recipes.fashion_sizes import recipe
+from inn_core.training.recipes.fashion_mnist import DatasetError
+from inn_core.training.recipes.fashion_resnet import recipe
 
 TRAIN, TEST = 300, 20
 SMOOTHING = 0.05

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from inn_core import training_state
 from inn_core.errors import TrainingStateError
+from inn_core.training import state as training_state
 from models.recipes.classifier import Schedule, accuracy, augmented_batches
 from models.recipes.fine_tune import endless_batches, fine_tune_to, train_steps_
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from models.recipes.recipe import InvalidRecipeError, find_recipe
+from inn_core.training.recipes.recipe import InvalidRecipeError, find_recipe
 
 MODULE = """
-from inn_core.training_settings import SizeTraining
-from models.recipes.recipe import Recipe
+from inn_core.training.settings import SizeTraining
+from inn_core.training.recipes.recipe import Recipe
 
 
 def plain():

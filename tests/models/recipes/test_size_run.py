@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-import inn_core.training_state
-import models.recipes.size_run
+import inn_core.training.recipes.run
+import inn_core.training.state
+from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.errors import InvalidTrainingError
-from inn_core.network import Checkpoint
-from inn_core.training import Batch
-from inn_core.training_settings import SizeTraining
-from models.recipes.recipe import Recipe
-from models.recipes.size_run import run_recipe
-from models.recipes.sizes import sizes_recipe
-from tests.inn_core.trained import integral, residual_convnet, smooth_images
+from inn_core.training.loop import Batch
+from inn_core.training.recipes.recipe import Recipe
+from inn_core.training.recipes.run import run_recipe
+from inn_core.training.recipes.samples import sizes_recipe
+from inn_core.training.settings import SizeTraining
+from tests.inn_core.trained_networks import integral, residual_convnet, smooth_images
 
 CPU = torch.device("cpu")
 
@@ -69,7 +69,7 @@ def test_the_checkpoint_tells_how_it_was_trained(recipe: Recipe) -> None:
 def test_the_precision_of_a_run_is_measured_once(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inn_core.training_state, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(inn_core.training.state, "SAVE_SECONDS", 0.0)
     measured: list[bool] = []
 
     def is_faster(*arguments: Any, **options: Any) -> bool:
@@ -80,7 +80,7 @@ def test_the_precision_of_a_run_is_measured_once(
         if fraction > 0.5:
             raise StopHereError
 
-    monkeypatch.setattr(models.recipes.size_run, "is_bfloat16_faster", is_faster)
+    monkeypatch.setattr(inn_core.training.recipes.run, "is_bfloat16_faster", is_faster)
     fast = replace(recipe, is_fastest=True)
     state = tmp_path / "state"
     with pytest.raises(StopHereError):
@@ -95,7 +95,7 @@ def test_the_precision_of_a_run_is_measured_once(
 
 
 def test_the_seconds_before_a_stop_are_told(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inn_core.training_state, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(inn_core.training.state, "SAVE_SECONDS", 0.0)
 
     def stop(stage: str, fraction: float) -> None:
         if fraction > 0.5:

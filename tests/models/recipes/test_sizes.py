@@ -9,10 +9,10 @@ import onnx
 import pytest
 import torch
 
-from inn_core.network import Checkpoint
-from models.recipes.sizes import EPOCHS, MIXED_SHARE, SampleBatches, TrainingDataError, sizes_recipe
+from inn_core.checkpoint.checkpoint import Checkpoint
+from inn_core.training.recipes.samples import EPOCHS, MIXED_SHARE, SampleBatches, TrainingDataError, sizes_recipe
 from tests.inn_core.graph.tiny import model_of, node
-from tests.inn_core.trained import gaussian, integral, mlp, residual_convnet, smooth_images
+from tests.inn_core.trained_networks import gaussian, integral, mlp, residual_convnet, smooth_images
 
 FLOAT = {"x": np.dtype(np.float32)}
 

@@ -1,0 +1,179 @@
+"""From an integral network and a plan to the weights of a discrete one, in either quality."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from inn_core.checkpoint.calibration import calibration_samples
+from inn_core.checkpoint.checkpoint import Checkpoint
+from inn_core.checkpoint.qualities import check_quality
+from inn_core.discretize.instant import instant_weights
+from inn_core.discretize.uniform import trained_weights, uniform_weights
+from inn_core.fitting.channel_statistics import output_kinds
+from inn_core.fitting.distillation import affordable_epochs, distill, prepare_teacher
+from inn_core.fitting.divergence import mean_divergence
+from inn_core.fitting.lockstep import METHODS, LockstepFit, Method, SizedModel
+from inn_core.fitting.runtime import (
+    Chunk,
+    LoadedNetwork,
+    affordable_samples,
+    choose_device,
+    run_outputs,
+    split_blocks,
+    spread,
+)
+from inn_core.graph.program import Program
+from inn_core.graph.structure import Array
+from inn_core.integral.selection import selections
+from inn_core.planning.plan import Plan, planner_of
+from inn_core.progress import Progress, no_progress, scaled
+from inn_core.sized.codec import is_trained
+
+MANY_SAMPLES = 512  # an eighth of so many is enough to judge by
+
+
+@dataclass(frozen=True)
+class Discretized:
+    """Weights of a discrete model.
+
+    Attributes:
+        weights: by initializer name, in the dtypes of the checkpoint.
+        method: how they were made: `full`, `instant`, `trained`, `uniform`, `one-shot`, `hybrid`, `sequential` or
+            `distilled`.
+        held_out: divergence from the full network on calibration samples that the choice of the method did not fit
+            (nats for classifiers, relative squared error otherwise), or None where nothing was chosen.
+    """
+
+    weights: dict[str, Array]
+    method: str
+    held_out: float | None
+
+
+def discretize(
+    checkpoint: Checkpoint,
+    plan: Plan,
+    *,
+    quality: str = "refined",
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Discretized:
+    """Make the weights of a plan.
+
+    Args:
+        checkpoint: the integral network.
+        plan: a size for every group.
+        quality: `refined` fits one-shot, hybrid and sequential least squares to most of the calibration samples, keeps
+            what is best on the others, and fits it again to all; `instant` is closed form, without data; `trained`
+            and `uniform` sample the kernels (`quality.py`).
+        device: `auto`, `cpu` or `cuda`.
+        progress: told the finished share.
+
+    Returns:
+        The weights; at the full size those of the checkpoint, untouched.
+
+    Raises:
+        QualityUnavailableError: the checkpoint does not keep what the quality needs.
+        DeviceError: there is no such device.
+    """
+    check_quality(checkpoint, quality)
+    target = choose_device(device)
+    if plan.full_size:
+        return Discretized({name: np.asarray(array) for name, array in checkpoint.weights.items()}, "full", None)
+    if quality == "uniform":
+        return Discretized(uniform_weights(checkpoint, plan.sizes, device=target), "uniform", None)
+    if quality == "trained" or (quality == "instant" and is_trained(checkpoint)):
+        return Discretized(trained_weights(checkpoint, plan.sizes, device=target), "trained", None)
+    if quality == "instant":
+        return Discretized(instant_weights(checkpoint, plan.sizes, device=target), "instant", None)
+    return refine(checkpoint, plan.sizes, LoadedNetwork.of(checkpoint, target), progress=progress or no_progress)
+
+
+def refine(
+    checkpoint: Checkpoint,
+    sizes: Mapping[str, int],
+    engine: LoadedNetwork,
+    *,
+    methods: Sequence[Method] = METHODS,
+    progress: Progress = no_progress,
+) -> Discretized:
+    """Fit all methods, choose on held-out samples, fit the best again on all samples.
+
+    Of more samples than the walk may hold in memory an even part is used. Where a size is cheap enough to train, a
+    distilled version of the best is one more candidate; if it wins, it stays as it was judged, for fitting it again
+    would cost as much as everything else.
+    """
+    available = len(next(iter(checkpoint.calibration.values())))
+    walking = 1 + sum(method.sequential for method in methods)
+    chosen = spread(available, affordable_samples(engine.program, engine.structure, walking))
+    fit_part, judge_part = split_blocks(len(chosen), held_out=0.25 if len(chosen) < MANY_SAMPLES else 0.125)
+    fit_on, hold_out = chosen[fit_part], chosen[judge_part]
+    fit_samples = calibration_samples(checkpoint, fit_on)
+    fitted, program = fit_methods(
+        checkpoint, sizes, engine, methods, engine.chunks(fit_samples), scaled(progress, 0.0, 0.4)
+    )
+    judge = engine.chunks(calibration_samples(checkpoint, hold_out))
+    full_outputs = run_outputs(engine.program, engine.weights, judge)
+    kinds = output_kinds(engine.program, full_outputs)
+
+    def score(weights: Mapping[str, torch.Tensor]) -> float:
+        return mean_divergence(full_outputs, run_outputs(program, weights, judge), kinds)
+
+    scores = {name: score(weights) for name, weights in fitted.items()}
+    best = min(methods, key=lambda method: scores[method.name])
+    trained = _trained(checkpoint, sizes, engine)
+    trained_score = score(trained) if trained is not None else math.inf
+    cost = planner_of(checkpoint).cost
+    macs = int(cost.evaluate("macs", cost.to_row(sizes))[0])
+    epochs = affordable_epochs(macs, len(fit_on), engine.device)
+    if epochs:
+        report = scaled(progress, 0.4, 0.8)
+        lessons = prepare_teacher(engine, fit_samples)
+        start = fitted[best.name] if trained is None or scores[best.name] < trained_score else trained
+        taught = distill(checkpoint, engine, program, start, sizes, lessons, epochs=epochs, progress=report)
+        taught_score = score(taught)
+        if taught_score < min(scores[best.name], trained_score):
+            progress("distilling", 1.0)
+            return Discretized(to_arrays(taught), "distilled", taught_score)
+    if trained is not None and trained_score <= scores[best.name]:
+        progress("judging", 1.0)
+        return Discretized(to_arrays(trained), "trained", trained_score)
+    needed = [method for method in methods if method.name in (best.name, best.towards)]
+    report = scaled(progress, 0.8 if epochs else 0.4, 1.0)
+    chunks = engine.chunks(calibration_samples(checkpoint, chosen))
+    final, _ = fit_methods(checkpoint, sizes, engine, needed, chunks, report)
+    return Discretized(to_arrays(final[best.name]), best.name, scores[best.name])
+
+
+def _trained(checkpoint: Checkpoint, sizes: Mapping[str, int], engine: LoadedNetwork) -> dict[str, torch.Tensor] | None:
+    """The trained size, where there is one: one more candidate, and where distillation starts if it is the best."""
+    if not is_trained(checkpoint):
+        return None
+    weights = trained_weights(checkpoint, sizes, device=engine.device)
+    return {name: torch.from_numpy(array).to(engine.device) for name, array in weights.items()}
+
+
+def fit_methods(
+    checkpoint: Checkpoint,
+    sizes: Mapping[str, int],
+    engine: LoadedNetwork,
+    methods: Sequence[Method],
+    chunks: Sequence[Chunk],
+    progress: Progress = no_progress,
+) -> tuple[dict[str, dict[str, torch.Tensor]], Program]:
+    """Weights of one plan by each method, and the sized program."""
+    kept = selections(checkpoint.orders, sizes)
+    candidates = [
+        SizedModel(method.name, checkpoint, engine.weights, kept, method, device=engine.device) for method in methods
+    ]
+    fitted = LockstepFit(checkpoint, engine.program, engine.weights, candidates).run(chunks, progress)
+    return fitted, candidates[0].program
+
+
+def to_arrays(weights: Mapping[str, torch.Tensor]) -> dict[str, Array]:
+    """Tensors as arrays on the CPU."""
+    return {name: tensor.cpu().contiguous().numpy() for name, tensor in weights.items()}

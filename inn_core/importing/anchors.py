@@ -1,0 +1,87 @@
+"""Knots of `instant`: refined networks along the size path, as arrays of the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inn_core.checkpoint.calibration import calibration_samples
+from inn_core.checkpoint.checkpoint import Checkpoint
+from inn_core.discretize.discretize import refine
+from inn_core.fitting.channel_statistics import PointStatistics, channel_axis, collect_statistics
+from inn_core.fitting.runtime import LoadedNetwork
+from inn_core.graph.axis import axis_groups
+from inn_core.graph.cost import CostModel
+from inn_core.graph.structure import Array
+from inn_core.progress import Progress, scaled
+from inn_core.sized.anchors import anchor_arrays
+
+DENSE_RATIO, SPARSE_RATIO = 0.7, 0.6  # parameters of a knot over those of the one before
+DENSE_BELOW = 4_000_000  # parameters: small networks can afford the denser knots
+LEAST_SHARE = 0.02  # of the parameters; below it the last knot serves
+
+
+def anchor_sizes(checkpoint: Checkpoint, cost: CostModel) -> list[NDArray[np.int64]]:
+    """Sizes at the knots: plans of the parameter path whose parameters fall by a constant ratio, without the full."""
+    sizes = cost.full().copy()
+    full = int(cost.evaluate("params", sizes[None])[0])
+    ratio = DENSE_RATIO if full < DENSE_BELOW else SPARSE_RATIO
+    wanted = full * ratio
+    params = full
+    result = []
+    for group in checkpoint.paths["params"]:
+        params -= int(cost.savings("params", sizes)[group])
+        sizes[group] -= 1
+        if params <= wanted:
+            result.append(sizes.copy())
+            wanted *= ratio
+            if wanted < full * LEAST_SHARE:
+                break
+    return result
+
+
+def store_anchors(
+    checkpoint: Checkpoint,
+    cost: CostModel,
+    engine: LoadedNetwork,
+    points: Sequence[PointStatistics],
+    progress: Progress,
+) -> dict[str, Array]:
+    """Refine the network at every knot and collect what `instant` needs.
+
+    Args:
+        checkpoint: with orders, paths and calibration samples.
+        points: statistics of the full network.
+
+    Returns:
+        Arrays for the checkpoint's statistics.
+    """
+    arrays = anchor_arrays(0, cost.full(), None, _resizable(checkpoint, points))
+    sizes = anchor_sizes(checkpoint, cost)
+    chunks = engine.chunks(calibration_samples(checkpoint))
+    for number, row in enumerate(sizes):
+        report = scaled(progress, number / len(sizes), (number + 1) / len(sizes))
+        plan = cost.to_sizes(row)
+        refined = refine(checkpoint, plan, engine, progress=_as_knots(report))
+        sized = LoadedNetwork.build_sized(checkpoint, plan, refined.weights, engine.device)
+        own = collect_statistics(sized.program, sized.structure, sized.weights, chunks, fisher=False)
+        arrays |= anchor_arrays(number + 1, row, refined.weights, _resizable(checkpoint, own))
+        report("knots", 1.0)
+    return arrays
+
+
+def _as_knots(report: Progress) -> Progress:
+    """Refinement is most of the work of a knot; its statistics are the rest."""
+    return lambda _, share: report("knots", 0.9 * share)
+
+
+def _resizable(checkpoint: Checkpoint, points: Sequence[PointStatistics]) -> list[PointStatistics]:
+    """Statistics of the dense nodes whose contracted axis can change."""
+    return [
+        point
+        for point in points
+        if axis_groups(channel_axis(checkpoint.structure, point.entry))
+        and int(point.entry.node.attributes.get("group", 1)) == 1
+    ]

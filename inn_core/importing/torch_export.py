@@ -1,0 +1,100 @@
+"""A torch module as the source of an import: call `package.module:factory`, export once to ONNX in memory."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from typing import Any
+
+import onnx
+import torch
+
+from inn_core.errors import InvalidModuleError, first_line
+from inn_core.importing.reference import resolve
+
+OPSET = 18
+
+
+def export_module(reference: str) -> onnx.ModelProto:
+    """The ONNX model of a torch module, with a free batch axis.
+
+    Args:
+        reference: `package.module:factory`; the factory takes no arguments and returns `(module, example inputs)`,
+            the inputs as a tensor, a tuple or a dict by argument name, batch axis first.
+
+    Raises:
+        InvalidModuleError: the reference, the factory or the export fails; the message says which.
+    """
+    module, example = _call(reference)
+    arguments, keywords = _example(reference, example)
+    batch = torch.export.Dim("batch", min=1)
+    tensors: Sequence[Any] = [*arguments, *keywords.values()]
+    shapes = [{0: batch} if isinstance(value, torch.Tensor) and value.ndim else None for value in tensors]
+    names = list(keywords)
+    dynamic: Any = dict(zip(names, shapes, strict=True)) if names and not arguments else tuple(shapes[: len(arguments)])
+    module.eval()
+    try:
+        return _export(module, arguments, keywords, dynamic)
+    except ImportError:
+        raise
+    except Exception as error:  # the exporter raises many kinds; all mean that it cannot export this module
+        reason = first_line(error)
+        raise InvalidModuleError(
+            f"'{reference}' cannot be exported to ONNX with a free batch axis: {reason}; "
+            "export it yourself with torch.onnx.export and import the .onnx file",
+            reference=reference,
+        ) from error
+
+
+def _call(reference: str) -> tuple[torch.nn.Module, Any]:
+    result = resolve(reference, form="package.module:factory", refuse=InvalidModuleError)()
+    if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[0], torch.nn.Module):
+        raise InvalidModuleError(
+            f"'{reference}' returned {type(result).__name__}; a factory returns (module, example inputs)",
+            reference=reference,
+        )
+    return result
+
+
+def _example(reference: str, example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(example, torch.Tensor):
+        return (example,), {}
+    if isinstance(example, Mapping):
+        return (), dict(example)
+    if isinstance(example, Sequence) and not isinstance(example, str):
+        return tuple(example), {}
+    raise InvalidModuleError(
+        f"'{reference}' gave example inputs of type {type(example).__name__}; give a tensor, a tuple or a dict",
+        reference=reference,
+    )
+
+
+def _export(
+    module: torch.nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], dynamic: Any
+) -> onnx.ModelProto:
+    """Export quietly: what the exporter prints and logs is not for the user of an import."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module,
+                arguments,
+                kwargs=keywords or None,
+                dynamo=True,
+                dynamic_shapes=dynamic,
+                opset_version=OPSET,
+                verbose=False,
+            )
+    finally:
+        logger.setLevel(level)
+    if program is None:
+        raise RuntimeError("the exporter returned nothing")
+    proto = program.model_proto
+    assert isinstance(proto, onnx.ModelProto)
+    return proto

@@ -1,0 +1,232 @@
+"""The catalogue: which models, builds, exports and artifacts a hub has, in one SQLite file.
+
+All of it is small and every transaction short; a committed row survives a power cut (see `Database`). What a cached
+request needs is kept in memory by `ExportService`. Times are seconds since the epoch. Safe to use from several threads.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from service.store.database import Database
+
+Manifest = dict[str, Any]
+
+SCHEMA_VERSION = 1
+# About 400 bytes a row, and about 2 KiB.
+EXPORTS_KEPT = 100_000
+CURVES_KEPT = 1_000
+
+_SCHEMA = """
+CREATE TABLE models (
+    name TEXT PRIMARY KEY, digest TEXT NOT NULL, size_bytes INTEGER NOT NULL, description TEXT NOT NULL,
+    added REAL NOT NULL) STRICT;
+CREATE TABLE artifacts (
+    digest TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL, created REAL NOT NULL, last_used REAL NOT NULL) STRICT;
+CREATE TABLE builds (
+    build_key TEXT PRIMARY KEY, digest TEXT NOT NULL REFERENCES artifacts ON DELETE CASCADE, manifest TEXT NOT NULL,
+    created REAL NOT NULL) STRICT;
+CREATE TABLE exports (
+    request_key TEXT PRIMARY KEY, build_key TEXT NOT NULL REFERENCES builds ON DELETE CASCADE, members TEXT NOT NULL,
+    created REAL NOT NULL) STRICT;
+CREATE TABLE curves (
+    curve_key TEXT PRIMARY KEY, checkpoint TEXT NOT NULL, curve TEXT NOT NULL, created REAL NOT NULL) STRICT;
+CREATE INDEX builds_by_digest ON builds (digest);
+CREATE INDEX exports_by_build ON exports (build_key);
+CREATE INDEX exports_by_age ON exports (created);
+"""
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A registered model as the catalogue keeps it."""
+
+    name: str
+    digest: str
+    size_bytes: int
+    description: dict[str, Any]
+    added: float
+
+
+class Catalogue:
+    """The catalogue in the SQLite file `path`, made when missing. A `StoreJournal`.
+
+    Raises:
+        InvalidCatalogueError: the file is no catalogue of this schema version.
+        StoreFullError: (any method that writes) the disk is full; nothing was changed.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._uses_lock = threading.Lock()
+        self._uses: dict[str, float] = {}
+        self._database = Database(path, schema=_SCHEMA, version=SCHEMA_VERSION, what="catalogue")
+        self._read = self._database.read
+
+    def close(self) -> None:
+        """Writes the pending uses and closes the file."""
+        self.flush_uses()
+        self._database.close()
+
+    # Models
+
+    def models(self) -> list[ModelRow]:
+        """All models, by name."""
+        rows = self._read("SELECT name, digest, size_bytes, description, added FROM models ORDER BY name")
+        return [ModelRow(row[0], row[1], row[2], json.loads(row[3]), row[4]) for row in rows]
+
+    def put_model(self, name: str, digest: str, size_bytes: int, description: dict[str, Any]) -> ModelRow:
+        """Adds a model or replaces the one of this name."""
+        row = ModelRow(name, digest, size_bytes, description, self._clock())
+        with self._write() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO models VALUES (?, ?, ?, ?, ?)",
+                (name, digest, size_bytes, json.dumps(description, sort_keys=True), row.added),
+            )
+        return row
+
+    def delete_model(self, name: str) -> None:
+        """Forgets a model; its artifacts stay."""
+        with self._write() as connection:
+            connection.execute("DELETE FROM models WHERE name = ?", (name,))
+
+    # Artifacts: the journal of the store
+
+    def known_artifacts(self) -> list[tuple[str, int, float]]:
+        """`(digest, size_bytes, last_used)` of every artifact, least recently used first."""
+        rows = self._read("SELECT digest, size_bytes, last_used FROM artifacts ORDER BY last_used")
+        return [(row[0], row[1], row[2]) for row in rows]
+
+    def artifact_added(self, digest: str, size_bytes: int) -> None:
+        """Notes an artifact; noting it again keeps what leads to it."""
+        now = self._clock()
+        with self._write() as connection:
+            connection.execute(
+                "INSERT INTO artifacts VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (digest) DO UPDATE SET size_bytes = excluded.size_bytes, last_used = excluded.last_used",
+                (digest, size_bytes, now, now),
+            )
+
+    def artifact_removed(self, digest: str) -> None:
+        """Forgets an artifact, with the builds and exports that lead to it."""
+        with self._write() as connection:
+            connection.execute("DELETE FROM artifacts WHERE digest = ?", (digest,))
+
+    def artifact_used(self, digest: str) -> None:
+        """Notes a use in memory; `flush_uses`, and any other write, brings it to the file."""
+        with self._uses_lock:
+            self._uses[digest] = self._clock()
+
+    def flush_uses(self) -> None:
+        """Writes the uses noted since the last time."""
+        if self._uses:
+            with self._write():
+                pass
+
+    # Builds and exports
+
+    def build(self, build_key: str) -> Manifest | None:
+        """Manifest of the artifact that a build key led to."""
+        return self._manifest("SELECT manifest FROM builds WHERE build_key = ?", build_key)
+
+    def export(self, request_key: str) -> Manifest | None:
+        """Manifest that a request led to: that of the build, with the members that are the request's own."""
+        rows = self._read(
+            "SELECT manifest, members FROM exports JOIN builds USING (build_key) WHERE request_key = ?", (request_key,)
+        )
+        return {**json.loads(rows[0][0]), **json.loads(rows[0][1])} if rows else None
+
+    def manifest_of(self, digest: str) -> Manifest | None:
+        """Manifest of an artifact, as its first build wrote it."""
+        return self._manifest("SELECT manifest FROM builds WHERE digest = ? ORDER BY created LIMIT 1", digest)
+
+    def put_build(self, build_key: str, manifest: Manifest) -> None:
+        """Notes what a build key leads to; ignored unless `manifest["digest"]` is a noted artifact."""
+        with self._write() as connection:
+            connection.execute(
+                "INSERT INTO builds SELECT ?, digest, ?, ? FROM artifacts WHERE digest = ? "
+                "ON CONFLICT (build_key) DO UPDATE SET digest = excluded.digest, manifest = excluded.manifest",
+                (build_key, json.dumps(manifest), self._clock(), manifest["digest"]),
+            )
+
+    def put_export(self, request_key: str, build_key: str, members: Manifest) -> None:
+        """Notes what a request leads to; ignored unless the build is noted.
+
+        Args:
+            request_key: of the request.
+            build_key: of the build that made the artifact.
+            members: of the manifest that are the request's own, such as `budget`.
+        """
+        with self._write() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO exports SELECT ?, build_key, ?, ? FROM builds WHERE build_key = ?",
+                (request_key, json.dumps(members), self._clock(), build_key),
+            )
+
+    def trim(self, *, exports: int = EXPORTS_KEPT, curves: int = CURVES_KEPT) -> None:
+        """Forgets the oldest exports and curves beyond a number, so that endless new requests cannot fill the disk.
+
+        A forgotten export costs its next request a plan, not a build.
+        """
+        for table, kept in (("exports", exports), ("curves", curves)):
+            excess = self._read(f"SELECT max(0, count(*) - ?) FROM {table}", (kept,))[0][0]
+            if excess:
+                with self._write() as connection:
+                    connection.execute(
+                        f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} ORDER BY created LIMIT ?)",
+                        (excess,),
+                    )
+
+    # Curves
+
+    def curve(self, curve_key: str) -> dict[str, Any] | None:
+        """A curve that was measured before."""
+        return self._manifest("SELECT curve FROM curves WHERE curve_key = ?", curve_key)
+
+    def put_curve(self, curve_key: str, checkpoint: str, curve: dict[str, Any]) -> None:
+        """Notes a measured curve of a checkpoint digest."""
+        with self._write() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO curves VALUES (?, ?, ?, ?)",
+                (curve_key, checkpoint, json.dumps(curve), self._clock()),
+            )
+
+    def delete_curves(self, checkpoint: str) -> None:
+        """Forgets the curves of a checkpoint digest."""
+        with self._write() as connection:
+            connection.execute("DELETE FROM curves WHERE checkpoint = ?", (checkpoint,))
+
+    # Plumbing
+
+    def _manifest(self, query: str, key: str) -> dict[str, Any] | None:
+        rows = self._read(query, (key,))
+        if not rows:
+            return None
+        value: dict[str, Any] = json.loads(rows[0][0])
+        return value
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction, which also writes the pending uses; rolled back as a whole on any error."""
+        uses: dict[str, float] = {}
+        try:
+            with self._database.write() as connection:
+                with self._uses_lock:
+                    uses, self._uses = self._uses, {}
+                connection.executemany(
+                    "UPDATE artifacts SET last_used = max(last_used, ?) WHERE digest = ?",
+                    [(used, digest) for digest, used in uses.items()],
+                )
+                yield connection
+        except BaseException:
+            with self._uses_lock:
+                self._uses = {**uses, **self._uses}
+            raise

@@ -1,0 +1,170 @@
+"""A hub without a web: store, catalogue, registry and services around fake builder processes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from service.builds.board import JobBoard
+from service.builds.curves import CurveService
+from service.builds.export_request import ExportRequest
+from service.builds.exports import ExportService
+from service.builds.job import Job
+from service.builds.models import ModelService
+from service.builds.observer import BuildOutcome, SilentObserver
+from service.builds.pool import BuilderPool
+from service.builds.worker_process import BuilderClient
+from service.store.catalogue import Catalogue
+from service.store.local import LocalStore
+from service.store.models import Model, ModelRegistry
+
+FAKE_COMMAND = [sys.executable, str(Path(__file__).with_name("fake_builder.py"))]
+CHECKPOINT = b"inn: a fake checkpoint"
+
+
+@dataclass
+class Recorder(SilentObserver):
+    """A `JobObserver` that counts."""
+
+    cached: int = 0
+    missed: int = 0
+    joined: int = 0
+    restarts: int = 0
+    pending: list[int] = field(default_factory=list)
+    outcomes: list[BuildOutcome] = field(default_factory=list)
+    stages: list[str] = field(default_factory=list)
+
+    def export_cached(self) -> None:
+        self.cached += 1
+
+    def export_missed(self) -> None:
+        self.missed += 1
+
+    def export_joined(self) -> None:
+        self.joined += 1
+
+    def build_finished(self, outcome: BuildOutcome, seconds: float) -> None:
+        self.outcomes.append(outcome)
+
+    def stage_finished(self, stage: str, seconds: float) -> None:
+        self.stages.append(stage)
+
+    def pending_changed(self, pending: int) -> None:
+        self.pending.append(pending)
+
+    def builder_restarted(self) -> None:
+        self.restarts += 1
+
+
+@dataclass
+class Hub:
+    """The parts, and what tests ask of them."""
+
+    root: Path
+    store: LocalStore
+    catalogue: Catalogue
+    registry: ModelRegistry
+    planner: BuilderClient
+    builders: BuilderPool
+    board: JobBoard
+    exports: ExportService
+    curves: CurveService
+    models: ModelService
+    recorder: Recorder
+
+    @property
+    def model(self) -> Model:
+        """The model `fake`."""
+        return self.registry.get("fake")
+
+    def builds(self) -> list[str]:
+        """Lines of the fake builder's log: `pid value`."""
+        log = self.root / "builds.log"
+        return log.read_text().splitlines() if log.exists() else []
+
+    def hold(self) -> None:
+        """Holds builds up."""
+        (self.root / "release").unlink(missing_ok=True)
+        (self.root / "hold").touch()
+
+    def release(self) -> None:
+        """Lets builds go on."""
+        (self.root / "release").touch()
+
+    def stray_files(self) -> list[Path]:
+        """What lies in the staging folder."""
+        return list((self.root / "staging").iterdir())
+
+    async def export(self, value: int, **options: Any) -> dict[str, Any]:
+        """The manifest of an export, waited for."""
+        job = await self.exports.submit(ExportRequest("fake", "params", value, **options))
+        assert await job.wait(30)
+        return job.result()
+
+
+@asynccontextmanager
+async def open_hub(
+    root: Path,
+    *,
+    capacity_bytes: int = 1_000_000,
+    processes: int = 1,
+    queue_limit: int = 64,
+    build_timeout_seconds: float = 30.0,
+    store_options: dict[str, Any] | None = None,
+) -> AsyncIterator[Hub]:
+    """Opens a hub in a folder, with the model `fake`, and closes it."""
+    recorder = Recorder()
+    catalogue = Catalogue(root / "catalogue.sqlite")
+    store = LocalStore(root, capacity_bytes=capacity_bytes, journal=catalogue, **(store_options or {}))
+    registry = ModelRegistry(root, catalogue)
+    planner = BuilderClient(FAKE_COMMAND, name="planner", store=root)
+    builders = BuilderPool(
+        [BuilderClient(FAKE_COMMAND, store=root, restarted=recorder.builder_restarted) for _ in range(processes)]
+    )
+    board = JobBoard()
+    exports = ExportService(
+        store=store,
+        catalogue=catalogue,
+        registry=registry,
+        planner=planner,
+        builders=builders,
+        board=board,
+        queue_limit=queue_limit,
+        build_timeout_seconds=build_timeout_seconds,
+        observer=recorder,
+    )
+    curves = CurveService(catalogue=catalogue, registry=registry, builders=builders, board=board)
+    models = ModelService(registry=registry, store=store, planner=planner)
+    try:
+        with store.staging() as folder:
+            (folder / "checkpoint.inn").write_bytes(CHECKPOINT)
+            digest = f"sha256:{hashlib.sha256(CHECKPOINT).hexdigest()}"
+            registry.add("fake", folder / "checkpoint.inn", digest=digest, description={})
+        yield Hub(root, store, catalogue, registry, planner, builders, board, exports, curves, models, recorder)
+    finally:
+        await exports.close()
+        await curves.close()
+        await builders.close()
+        await planner.close()
+        store.close()
+        catalogue.close()
+
+
+def request(value: int) -> ExportRequest:
+    """A request for the model `fake`."""
+    return ExportRequest("fake", "params", value)
+
+
+async def reach(job: Job, stage: str) -> None:
+    """Waits until a job is in a stage."""
+    async with asyncio.timeout(20):
+        async for status in job.events():
+            if status is not None and status.stage == stage:
+                return
+    raise AssertionError(f"the job never came to '{stage}'")
