@@ -16,8 +16,7 @@ from service.builds.pool import BuilderPool
 from service.builds.single_flight import Flight, SingleFlight, Waiter
 from service.builds.worker_process import BuilderClient
 from service.ground.errors import BuilderDiedError
-from service.store.catalogue import Catalogue, Manifest
-from service.store.interface import ArtifactStore
+from service.store.interface import ArtifactStore, Catalogue, Manifest
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from service.builds.job import Job
 from service.builds.pool import BuilderPool
 from service.builds.single_flight import Flight, SingleFlight
 from service.ground.errors import QueueFullError, UnknownModelError
-from service.store.catalogue import Catalogue
+from service.store.interface import Catalogue
 from service.store.models import Model, ModelRegistry
 
 Curve = dict[str, Any]

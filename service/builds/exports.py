@@ -20,8 +20,7 @@ from service.builds.pool import BuilderPool
 from service.builds.single_flight import Flight, SingleFlight
 from service.builds.worker_process import BuilderClient
 from service.ground.errors import QueueFullError, UnknownModelError
-from service.store.catalogue import Catalogue, Manifest
-from service.store.interface import ArtifactStore
+from service.store.interface import ArtifactStore, Catalogue, Manifest
 from service.store.models import Model, ModelRegistry
 
 # Manifests kept in memory, about 2 KiB each, so that a cached export needs no SQL.

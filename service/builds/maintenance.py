@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from service.builds.board import JobBoard
 from service.ground.errors import StoreFullError
-from service.store.catalogue import Catalogue
+from service.store.interface import Catalogue
 
 log = logging.getLogger(__name__)
 

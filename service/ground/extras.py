@@ -6,7 +6,7 @@ import importlib.util
 
 from service.ground.errors import CoreError
 
-HUB_MODULES = ("torch", "onnx", "onnxscript", "safetensors", "onnxruntime")
+HUB_MODULES = ("torch", "onnx", "onnxscript", "safetensors", "sqlalchemy", "alembic", "onnxruntime")
 """Optional modules that the extra `hub` installs."""
 
 

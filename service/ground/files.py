@@ -18,13 +18,15 @@ from service.ground.errors import BodyTooLargeError, StoreFullError, StoreInUseE
 
 BLOCK_BYTES = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+# The second is what opening a file in write-ahead mode meets on a full disk.
+_SQLITE_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error of the system or of SQLite says that the disk is full."""
     if isinstance(error, OSError):
         return error.errno in _FULL
-    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", None) in _SQLITE_FULL
 
 
 @contextmanager

@@ -27,7 +27,8 @@ from service.http.metrics import Metrics
 from service.hub.fleet.fleet import Fleet, FleetOptions, open_fleet
 from service.inference.providers import usable_providers
 from service.inference.session_pool import SessionPool
-from service.store.catalogue import Catalogue
+from service.store.catalogue import SqliteCatalogue
+from service.store.interface import Catalogue
 from service.store.local import LocalStore
 from service.store.models import ModelRegistry
 
@@ -102,7 +103,7 @@ async def open_hub(
     command = command or builder_command(settings.builder_settings())
     async with AsyncExitStack() as stack:
         settings.store.mkdir(parents=True, exist_ok=True)
-        catalogue = Catalogue(settings.store / CATALOGUE_FILE)
+        catalogue = SqliteCatalogue(settings.store / CATALOGUE_FILE)
         stack.callback(catalogue.close)
         store = await asyncio.to_thread(
             LocalStore,

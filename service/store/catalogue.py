@@ -1,4 +1,4 @@
-"""The catalogue: which models, builds, exports and artifacts a hub has, in one SQLite file.
+"""The catalogue in one SQLite file: which models, builds, exports, artifacts and curves a hub has.
 
 All of it is small and every transaction short; a committed row survives a power cut (see `Database`). What a cached
 request needs is kept in memory by `ExportService`. Times are seconds since the epoch. Safe to use from several threads.
@@ -12,55 +12,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from service.store.database import Database
+from service.store.interface import Manifest, ModelRow
+from service.store.schema import Schema
 
-Manifest = dict[str, Any]
-
-SCHEMA_VERSION = 1
+SCHEMA = Schema(Path(__file__).parent / "migrations" / "catalogue", 2, "catalogue")
 # About 400 bytes a row, and about 2 KiB.
 EXPORTS_KEPT = 100_000
 CURVES_KEPT = 1_000
 
-_SCHEMA = """
-CREATE TABLE models (
-    name TEXT PRIMARY KEY, digest TEXT NOT NULL, size_bytes INTEGER NOT NULL, description TEXT NOT NULL,
-    added REAL NOT NULL) STRICT;
-CREATE TABLE artifacts (
-    digest TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL, created REAL NOT NULL, last_used REAL NOT NULL) STRICT;
-CREATE TABLE builds (
-    build_key TEXT PRIMARY KEY, digest TEXT NOT NULL REFERENCES artifacts ON DELETE CASCADE, manifest TEXT NOT NULL,
-    created REAL NOT NULL) STRICT;
-CREATE TABLE exports (
-    request_key TEXT PRIMARY KEY, build_key TEXT NOT NULL REFERENCES builds ON DELETE CASCADE, members TEXT NOT NULL,
-    created REAL NOT NULL) STRICT;
-CREATE TABLE curves (
-    curve_key TEXT PRIMARY KEY, checkpoint TEXT NOT NULL, curve TEXT NOT NULL, created REAL NOT NULL) STRICT;
-CREATE INDEX builds_by_digest ON builds (digest);
-CREATE INDEX exports_by_build ON exports (build_key);
-CREATE INDEX exports_by_age ON exports (created);
-"""
 
-
-@dataclass(frozen=True)
-class ModelRow:
-    """A registered model as the catalogue keeps it."""
-
-    name: str
-    digest: str
-    size_bytes: int
-    description: dict[str, Any]
-    added: float
-
-
-class Catalogue:
-    """The catalogue in the SQLite file `path`, made when missing. A `StoreJournal`.
+class SqliteCatalogue:
+    """A `Catalogue` in the SQLite file `path`, made when missing; what the methods promise is said there.
 
     Raises:
-        InvalidCatalogueError: the file is no catalogue of this schema version.
+        InvalidCatalogueError: the file is no catalogue, or one of a later version of the service.
         StoreFullError: (any method that writes) the disk is full; nothing was changed.
     """
 
@@ -68,7 +37,7 @@ class Catalogue:
         self._clock = clock
         self._uses_lock = threading.Lock()
         self._uses: dict[str, float] = {}
-        self._database = Database(path, schema=_SCHEMA, version=SCHEMA_VERSION, what="catalogue")
+        self._database = Database(path, SCHEMA)
         self._read = self._database.read
 
     def close(self) -> None:
@@ -110,9 +79,9 @@ class Catalogue:
         now = self._clock()
         with self._write() as connection:
             connection.execute(
-                "INSERT INTO artifacts VALUES (?, ?, ?, ?) "
+                "INSERT INTO artifacts VALUES (?, ?, ?) "
                 "ON CONFLICT (digest) DO UPDATE SET size_bytes = excluded.size_bytes, last_used = excluded.last_used",
-                (digest, size_bytes, now, now),
+                (digest, size_bytes, now),
             )
 
     def artifact_removed(self, digest: str) -> None:

@@ -1,4 +1,4 @@
-"""An SQLite file with a schema of one version: short transactions, durable when they are committed.
+"""An SQLite file whose schema is up to date: short transactions, durable when they are committed.
 
 Write-ahead logging with full synchronisation: a committed row survives a power cut. One connection to write and one to
 read, each behind a lock, so that a reader never waits for the disk. Safe to use from several threads.
@@ -13,35 +13,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from service.ground.errors import InvalidCatalogueError
 from service.ground.files import disk_full_as_error
-
-BUSY_TIMEOUT_SECONDS = 10.0
+from service.store.schema import BUSY_TIMEOUT_SECONDS, Schema, bring_up_to_date
 
 
 class Database:
-    """The SQLite file `path`, made when missing.
+    """The SQLite file `path`, made when missing, brought up to date when it is of an earlier version.
 
     Args:
         path: the file.
-        schema: statements that make the tables of a new file.
-        version: of the schema; a file of another version is refused.
-        what: the file holds, for messages, such as "catalogue".
+        schema: its tables.
 
     Raises:
-        InvalidCatalogueError: the file is no database of this schema version.
+        InvalidCatalogueError: the file is none of this kind, or one of a later version.
+        StoreInUseError: the file is of an earlier version, and another process has it open.
         StoreFullError: the disk is full.
     """
 
-    def __init__(self, path: Path, *, schema: str, version: int, what: str) -> None:
+    def __init__(self, path: Path, schema: Schema) -> None:
         self._path = path
-        self._schema = schema
-        self._version = version
-        self._what = what
         self._lock = threading.Lock()
         self._read_lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         with disk_full_as_error(path.parent, needed_bytes=0):
+            bring_up_to_date(path, schema)
             self._connection = self._open()
             self._reader = self._open()
 
@@ -77,25 +72,7 @@ class Database:
         connection = sqlite3.connect(
             self._path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
         )
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                connection.executescript(
-                    f"BEGIN IMMEDIATE; {self._schema} PRAGMA user_version = {self._version}; COMMIT;"
-                )
-                version = self._version
-        except sqlite3.DatabaseError as error:
-            connection.close()
-            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
-                raise InvalidCatalogueError(f"{self._path} is no {self._what}; move it away and start again") from error
-            raise
-        if version != self._version:
-            connection.close()
-            raise InvalidCatalogueError(
-                f"{self._path} has schema version {version}, this version of the service writes {self._version}; "
-                "use the version that wrote it, or another store folder"
-            )
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
         return connection

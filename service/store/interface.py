@@ -1,64 +1,48 @@
-"""The interface of artifact stores: immutable files by digest, leased while in use, evicted when room is needed."""
+"""What the hub keeps, behind two protocols: artifacts by digest, and the catalogue of what leads to them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
+
+Manifest = dict[str, Any]
 
 
-class Lease(Protocol):
+class Lease:
     """The right to read an artifact; it stays in the store until every lease on it is released.
 
     A context manager; `release` may be called more than once and from any thread.
+
+    Attributes:
+        digest: of the artifact.
+        path: its file, readable while the lease is held.
+        size_bytes: of the file.
     """
 
-    @property
-    def digest(self) -> str:
-        """Digest of the artifact."""
-        ...
-
-    @property
-    def path(self) -> Path:
-        """Its file, readable while the lease is held."""
-        ...
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of the file."""
-        ...
+    def __init__(self, digest: str, path: Path, size_bytes: int, *, give_back: Callable[[], None]) -> None:
+        self.digest = digest
+        self.path = path
+        self.size_bytes = size_bytes
+        self._give_back = give_back
+        self._once = threading.Lock()
 
     def release(self) -> None:
-        """Ends the lease."""
-        ...
+        """Ends the lease; a second call does nothing."""
+        if self._once.acquire(blocking=False):
+            self._give_back()
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-class StoreJournal(Protocol):
-    """Where a store notes what it holds, so that a restart knows; the catalogue is one."""
-
-    def known_artifacts(self) -> Iterable[tuple[str, int, float]]:
-        """`(digest, size_bytes, last_used)` of every artifact noted, in seconds since the epoch."""
-        ...
-
-    def artifact_added(self, digest: str, size_bytes: int) -> None:
-        """Notes a new artifact durably."""
-        ...
-
-    def artifact_removed(self, digest: str) -> None:
-        """Forgets an artifact and whatever leads to it."""
-        ...
-
-    def artifact_used(self, digest: str) -> None:
-        """Notes that an artifact was used now; may be written later, must be cheap."""
-        ...
+    ) -> None:
+        self.release()
 
 
 class StoreObserver(Protocol):
@@ -152,4 +136,104 @@ class ArtifactStore(Protocol):
         Returns:
             Whether it is gone; False when it is leased or was not there.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A registered model as the catalogue keeps it; `added` is in seconds since the epoch."""
+
+    name: str
+    digest: str
+    size_bytes: int
+    description: dict[str, Any]
+    added: float
+
+
+class Catalogue(Protocol):
+    """Which models, builds, exports, artifacts and curves a hub has. Safe to use from several threads.
+
+    What a method wrote survives a power cut when it returns. Every method that writes may raise `StoreFullError`;
+    nothing was changed then.
+    """
+
+    def close(self) -> None:
+        """Writes what is pending and gives up what is held open."""
+        ...
+
+    def models(self) -> list[ModelRow]:
+        """All models, by name."""
+        ...
+
+    def put_model(self, name: str, digest: str, size_bytes: int, description: dict[str, Any]) -> ModelRow:
+        """Adds a model or replaces the one of this name."""
+        ...
+
+    def delete_model(self, name: str) -> None:
+        """Forgets a model; its artifacts stay."""
+        ...
+
+    def known_artifacts(self) -> list[tuple[str, int, float]]:
+        """`(digest, size_bytes, last_used)` of every artifact, least recently used first; seconds since the epoch."""
+        ...
+
+    def artifact_added(self, digest: str, size_bytes: int) -> None:
+        """Notes an artifact; noting it again keeps what leads to it."""
+        ...
+
+    def artifact_removed(self, digest: str) -> None:
+        """Forgets an artifact, with the builds and exports that lead to it."""
+        ...
+
+    def artifact_used(self, digest: str) -> None:
+        """Notes a use in memory, which never blocks; `flush_uses`, and any other write, makes it durable."""
+        ...
+
+    def flush_uses(self) -> None:
+        """Writes the uses noted since the last time."""
+        ...
+
+    def build(self, build_key: str) -> Manifest | None:
+        """Manifest of the artifact that a build key led to."""
+        ...
+
+    def export(self, request_key: str) -> Manifest | None:
+        """Manifest that a request led to: that of the build, with the members that are the request's own."""
+        ...
+
+    def manifest_of(self, digest: str) -> Manifest | None:
+        """Manifest of an artifact, as its first build wrote it."""
+        ...
+
+    def put_build(self, build_key: str, manifest: Manifest) -> None:
+        """Notes what a build key leads to; ignored unless `manifest["digest"]` is a noted artifact."""
+        ...
+
+    def put_export(self, request_key: str, build_key: str, members: Manifest) -> None:
+        """Notes what a request leads to; ignored unless the build is noted.
+
+        Args:
+            request_key: of the request.
+            build_key: of the build that made the artifact.
+            members: of the manifest that are the request's own, such as `budget`.
+        """
+        ...
+
+    def trim(self) -> None:
+        """Forgets the oldest exports and curves beyond a number, so that endless new requests cannot fill the disk.
+
+        A forgotten export costs its next request a plan, not a build.
+        """
+        ...
+
+    def curve(self, curve_key: str) -> dict[str, Any] | None:
+        """A curve that was measured before."""
+        ...
+
+    def put_curve(self, curve_key: str, checkpoint: str, curve: dict[str, Any]) -> None:
+        """Notes a measured curve of a checkpoint digest."""
+        ...
+
+    def delete_curves(self, checkpoint: str) -> None:
+        """Forgets the curves of a checkpoint digest."""
         ...

@@ -14,13 +14,13 @@ import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from service.ground.errors import DigestMismatchError, StoreFullError, UnknownArtifactError
 from service.ground.files import disk_full_as_error, hash_file, is_disk_full, own_folder, publish
 from service.ground.names import check_digest, digest_path
-from service.store.interface import StoreJournal, StoreObserver
-from service.store.lease import Entry, LocalLease
+from service.store.interface import Catalogue, Lease, StoreObserver
 from service.store.scan import scan_folder
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,16 @@ log = logging.getLogger(__name__)
 # Left free on the disk for the catalogue, whose transactions must not fail when artifacts fill the disk.
 DISK_MARGIN_BYTES = 1 << 20
 SUFFIX = ".onnx"
+
+
+@dataclass(eq=False)
+class _Entry:
+    """An artifact in the index. `leases` is guarded by the index lock; `used` is set in one assignment."""
+
+    digest: str
+    size_bytes: int
+    used: int
+    leases: int = 0
 
 
 class LocalStore:
@@ -51,7 +61,7 @@ class LocalStore:
         root: Path,
         *,
         capacity_bytes: int,
-        journal: StoreJournal | None = None,
+        journal: Catalogue | None = None,
         observer: StoreObserver | None = None,
         disk_free: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
     ) -> None:
@@ -61,7 +71,7 @@ class LocalStore:
         self._journal = journal
         self._observer = observer
         self._disk_free = disk_free
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, _Entry] = {}
         self._used_bytes = 0
         self._clock = itertools.count(1)
         self._index_lock = threading.Lock()
@@ -142,13 +152,13 @@ class LocalStore:
                     target.unlink(missing_ok=True)
                     raise
             with self._index_lock:
-                self._entries[digest] = Entry(digest, size_bytes, next(self._clock))
+                self._entries[digest] = _Entry(digest, size_bytes, next(self._clock))
                 self._used_bytes += size_bytes
         self._tell_used()
         log.info("artifact adopted", extra={"digest": digest, "size_bytes": size_bytes})
         return size_bytes
 
-    def lease(self, digest: str) -> LocalLease:
+    def lease(self, digest: str) -> Lease:
         """The right to read an artifact; see `ArtifactStore.lease`."""
         path = digest_path(self._artifacts, digest, SUFFIX)
         with self._index_lock:
@@ -156,7 +166,7 @@ class LocalStore:
             if entry is None:
                 raise UnknownArtifactError(digest)
             entry.leases += 1
-        lease = LocalLease(entry, path, self._release)
+        lease = Lease(digest, path, entry.size_bytes, give_back=lambda: self._release(entry))
         if not path.is_file():
             lease.release()
             self._forget_lost(digest)
@@ -180,7 +190,7 @@ class LocalStore:
         with self._file_lock:
             return self._drop(digest)
 
-    def _release(self, entry: Entry) -> None:
+    def _release(self, entry: _Entry) -> None:
         with self._index_lock:
             entry.leases -= 1
 
@@ -259,7 +269,7 @@ class LocalStore:
         """Makes the index, the journal and the files agree, and evicts when the capacity was lowered."""
         noted = {} if self._journal is None else {row[0]: (row[1], row[2]) for row in self._journal.known_artifacts()}
         for item in scan_folder(self._artifacts, noted, SUFFIX):
-            self._entries[item.digest] = Entry(item.digest, item.size_bytes, next(self._clock))
+            self._entries[item.digest] = _Entry(item.digest, item.size_bytes, next(self._clock))
             self._used_bytes += item.size_bytes
             if not item.noted and self._journal is not None:
                 self._journal.artifact_added(item.digest, item.size_bytes)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from service.ground.errors import DigestMismatchError, NameConflictError, UnknownModelError
 from service.ground.files import disk_full_as_error, hash_file, publish
 from service.ground.names import check_name, digest_path
-from service.store.catalogue import Catalogue, ModelRow
+from service.store.interface import Catalogue, ModelRow
 
 log = logging.getLogger(__name__)
 

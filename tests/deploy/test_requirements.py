@@ -53,8 +53,8 @@ def test_a_node_needs_no_torch_and_a_hub_image_no_cuda() -> None:
     edge, hub, gpu = (run(*extras).stdout.split("\n") for extras in (["edge"], ["build", "edge"], ["hub"]))
     names = [{line.split(">")[0].split(";")[0] for line in lines if line} for lines in (edge, hub, gpu)]
     assert "onnxruntime" in names[0]
-    assert not names[0] & {"torch", "onnx", "onnxscript", "safetensors", "onnxruntime-gpu"}
-    assert names[1] - names[0] == {"torch", "onnx", "onnxscript", "safetensors"}
+    assert not names[0] & {"torch", "onnx", "onnxscript", "safetensors", "sqlalchemy", "alembic", "onnxruntime-gpu"}
+    assert names[1] - names[0] == {"torch", "onnx", "onnxscript", "safetensors", "sqlalchemy", "alembic"}
     assert names[2] - names[1] == {"onnxruntime-gpu"}
 
 

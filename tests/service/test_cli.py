@@ -28,6 +28,8 @@ HEAVY = (
     "uvicorn",
     "pydantic",
     "httpx",
+    "sqlalchemy",
+    "alembic",
 )
 
 
@@ -187,6 +189,7 @@ def test_a_calibration_file_that_cannot_be_read_is_refused(
         ("onnx", ["inspect", "residual.inn"]),
         ("torch", ["serve", "--port", "0"]),
         ("onnxruntime", ["serve", "--port", "0"]),
+        ("alembic", ["serve", "--port", "0"]),
     ],
 )
 def test_a_missing_extra_is_named(module: str, arguments: list[str], tmp_path: Path) -> None:

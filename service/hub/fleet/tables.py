@@ -13,32 +13,19 @@ from service.hub.fleet.group_writer import Change
 from service.hub.fleet.records import Generation, Node, Problem, Token
 from service.hub.fleet.reports import Reported
 from service.store.database import Database
+from service.store.schema import Schema
 
-SCHEMA_VERSION = 1
+SCHEMA = Schema(Path(__file__).with_name("migrations"), 1, "fleet file")
 GENERATIONS_KEPT = 50
 """Of each node, besides those it committed, of which as many are kept."""
 
-_SCHEMA = """
-CREATE TABLE names (name TEXT PRIMARY KEY, generation INTEGER NOT NULL) STRICT;
-CREATE TABLE nodes (
-    name TEXT PRIMARY KEY, public_key TEXT NOT NULL, labels TEXT NOT NULL, capability TEXT NOT NULL,
-    enrolled REAL NOT NULL, last_seen REAL NOT NULL, current INTEGER, reported TEXT, declared TEXT) STRICT;
-CREATE TABLE generations (
-    node TEXT NOT NULL REFERENCES nodes ON DELETE CASCADE, number INTEGER NOT NULL, root INTEGER NOT NULL,
-    kind TEXT NOT NULL, origin TEXT NOT NULL, desired TEXT NOT NULL, rollback INTEGER NOT NULL, created REAL NOT NULL,
-    content TEXT, document TEXT, problem TEXT, search TEXT, committed REAL, PRIMARY KEY (node, number)) STRICT;
-CREATE TABLE tokens (
-    id TEXT PRIMARY KEY, secret_hash TEXT NOT NULL, node TEXT, created REAL NOT NULL, expires INTEGER NOT NULL,
-    used_at INTEGER, used_by TEXT) STRICT;
-CREATE TABLE rollouts (id TEXT PRIMARY KEY, created REAL NOT NULL, document TEXT NOT NULL) STRICT;
-"""
 
 _GENERATION = "number, root, kind, origin, desired, rollback, created, content, document, problem, search, committed"
 
 
 def open_fleet_database(path: Path) -> Database:
     """The database of a fleet, made when missing; errors as of `Database`."""
-    return Database(path, schema=_SCHEMA, version=SCHEMA_VERSION, what="fleet file")
+    return Database(path, SCHEMA)
 
 
 # Reading

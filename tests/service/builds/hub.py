@@ -20,7 +20,7 @@ from service.builds.models import ModelService
 from service.builds.observer import BuildOutcome, SilentObserver
 from service.builds.pool import BuilderPool
 from service.builds.worker_process import BuilderClient
-from service.store.catalogue import Catalogue
+from service.store.catalogue import SqliteCatalogue
 from service.store.local import LocalStore
 from service.store.models import Model, ModelRegistry
 
@@ -68,7 +68,7 @@ class Hub:
 
     root: Path
     store: LocalStore
-    catalogue: Catalogue
+    catalogue: SqliteCatalogue
     registry: ModelRegistry
     planner: BuilderClient
     builders: BuilderPool
@@ -120,7 +120,7 @@ async def open_hub(
 ) -> AsyncIterator[Hub]:
     """Opens a hub in a folder, with the model `fake`, and closes it."""
     recorder = Recorder()
-    catalogue = Catalogue(root / "catalogue.sqlite")
+    catalogue = SqliteCatalogue(root / "catalogue.sqlite")
     store = LocalStore(root, capacity_bytes=capacity_bytes, journal=catalogue, **(store_options or {}))
     registry = ModelRegistry(root, catalogue)
     planner = BuilderClient(FAKE_COMMAND, name="planner", store=root)

@@ -24,7 +24,7 @@ from service.ground.errors import (
     StoreFullError,
     UnknownModelError,
 )
-from service.store.catalogue import Catalogue
+from service.store.catalogue import SqliteCatalogue
 from tests.service.builds.hub import CHECKPOINT, Hub, open_hub
 
 DIGEST = "sha256:" + "0" * 64
@@ -173,7 +173,7 @@ def test_curve_keys_tell_requests_apart() -> None:
 def test_upkeep_writes_uses_and_forgets_jobs(tmp_path: Path) -> None:
     async def scenario() -> None:
         now = 100.0
-        catalogue = Catalogue(tmp_path / "catalogue.sqlite", clock=lambda: now)
+        catalogue = SqliteCatalogue(tmp_path / "catalogue.sqlite", clock=lambda: now)
         board = JobBoard(kept_seconds=10.0, clock=lambda: now)
         catalogue.artifact_added(DIGEST, 7)
         board.create("export", "net").succeed({})

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from service.store.local import LocalLease
+from service.store.interface import Lease
 from tests.service.hub.fake_builder import PARAMS_EACH, toy_network
 from tests.service.hub.live_hub import LiveHub
 
@@ -120,7 +120,7 @@ def test_an_artifact_is_leased_while_it_is_sent_and_released_when_the_client_goe
 def test_a_file_that_vanished_breaks_the_answer_and_not_the_hub(toy: LiveHub) -> None:
     manifest = toy.export(32 * PARAMS_EACH).json()
     lease = toy.hub.store.lease(manifest["digest"])
-    assert isinstance(lease, LocalLease)
+    assert isinstance(lease, Lease)
     lease.path.unlink()
     lease.release()
     assert toy.client.get(manifest["url"]).status_code == 404

@@ -6,7 +6,10 @@ import ast
 import subprocess
 import sys
 
-FORBIDDEN = {"torch", "onnx", "onnxscript", "safetensors", "scipy", "inn_core", "models", "fastapi", "pydantic"}
+FORBIDDEN = {
+    *("torch", "onnx", "onnxscript", "safetensors", "scipy", "inn_core", "models", "fastapi", "pydantic"),
+    *("sqlalchemy", "alembic"),
+}
 LATER = {"httpx"}
 """What the agent needs and serving from disk does not."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.store.catalogue import Catalogue
+from service.store.catalogue import SqliteCatalogue
 from service.store.interface import ArtifactStore
 from service.store.local import LocalStore
 from tests.service.store.stores import (
@@ -56,10 +56,10 @@ def open_store() -> Iterator[OpenStore]:
 @pytest.fixture
 def open_catalogue() -> Iterator[OpenCatalogue]:
     """Opens catalogues and closes them at the end."""
-    opened: list[Catalogue] = []
+    opened: list[SqliteCatalogue] = []
 
-    def open_one(root: Path, **options: Any) -> Catalogue:
-        opened.append(Catalogue(root / "catalogue.sqlite", **options))
+    def open_one(root: Path, **options: Any) -> SqliteCatalogue:
+        opened.append(SqliteCatalogue(root / "catalogue.sqlite", **options))
         return opened[-1]
 
     yield open_one

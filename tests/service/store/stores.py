@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.store.catalogue import Catalogue
+from service.store.catalogue import SqliteCatalogue
 from service.store.interface import ArtifactStore
 from service.store.local import LocalStore
 
@@ -16,7 +16,7 @@ SMALL_DISK_BYTES = 4 << 20
 
 StoreFactory = Callable[[Path], ArtifactStore]
 OpenStore = Callable[..., LocalStore]
-OpenCatalogue = Callable[..., Catalogue]
+OpenCatalogue = Callable[..., SqliteCatalogue]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def plain_store(root: Path) -> ArtifactStore:
 
 def noted_store(root: Path) -> ArtifactStore:
     """A local store with a catalogue for its journal."""
-    return LocalStore(root, capacity_bytes=CAPACITY_BYTES, journal=Catalogue(root / "catalogue.sqlite"))
+    return LocalStore(root, capacity_bytes=CAPACITY_BYTES, journal=SqliteCatalogue(root / "catalogue.sqlite"))
 
 
 # Every implementation of `ArtifactStore` adds itself here and inherits the contract suite.

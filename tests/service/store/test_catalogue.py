@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from service.ground.errors import InvalidCatalogueError, StoreFullError
-from service.store.catalogue import SCHEMA_VERSION, Catalogue
+from service.store.catalogue import SCHEMA, SqliteCatalogue
 from tests.service.store.stores import OpenCatalogue
 
 ONE, TWO = "sha256:" + "1" * 64, "sha256:" + "2" * 64
@@ -104,8 +104,8 @@ def test_uses_are_written_with_the_next_write_and_never_go_back(tmp_path: Path, 
 
 def test_a_killed_process_loses_no_committed_row(tmp_path: Path, open_catalogue: OpenCatalogue) -> None:
     code = (
-        "import os, pathlib, sys; from service.store.catalogue import Catalogue\n"
-        "catalogue = Catalogue(pathlib.Path(sys.argv[1]))\n"
+        "import os, pathlib, sys; from service.store.catalogue import SqliteCatalogue\n"
+        "catalogue = SqliteCatalogue(pathlib.Path(sys.argv[1]))\n"
         f"catalogue.artifact_added({ONE!r}, 7); os.kill(os.getpid(), 9)"
     )
     path = tmp_path / "catalogue.sqlite"
@@ -154,14 +154,14 @@ def test_file_that_is_no_catalogue_is_refused_and_kept(tmp_path: Path, content: 
     path = tmp_path / "catalogue.sqlite"
     path.write_bytes(content)
     with pytest.raises(InvalidCatalogueError, match=r"catalogue\.sqlite"):
-        Catalogue(path)
+        SqliteCatalogue(path)
     assert path.read_bytes() == content
 
 
 def test_other_schema_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "catalogue.sqlite"
     connection = sqlite3.connect(path)
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA.version + 1}")
     connection.close()
-    with pytest.raises(InvalidCatalogueError, match=str(SCHEMA_VERSION + 1)):
-        Catalogue(path)
+    with pytest.raises(InvalidCatalogueError, match=str(SCHEMA.version + 1)):
+        SqliteCatalogue(path)

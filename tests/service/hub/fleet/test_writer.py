@@ -11,8 +11,14 @@ import pytest
 from service.ground.errors import StoreFullError
 from service.hub.fleet.group_writer import Change, GroupWriter
 from service.store.database import Database
+from service.store.schema import Schema
 
-SCHEMA = "CREATE TABLE numbers (number INTEGER PRIMARY KEY, note TEXT) STRICT;"
+REVISION = """
+from alembic import op
+revision, down_revision = "1", None
+def upgrade():
+    op.execute("CREATE TABLE numbers (number INTEGER PRIMARY KEY, note TEXT) STRICT")
+"""
 
 
 def insert(number: int, note: str = "") -> Change:
@@ -20,7 +26,8 @@ def insert(number: int, note: str = "") -> Change:
 
 
 def open_database(folder: Path) -> Database:
-    return Database(folder / "numbers.sqlite", schema=SCHEMA, version=1, what="list of numbers")
+    (folder / "v1_numbers.py").write_text(REVISION)
+    return Database(folder / "numbers.sqlite", Schema(folder, 1, "list of numbers"))
 
 
 def numbers(database: Database) -> list[int]:
