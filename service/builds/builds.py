@@ -94,7 +94,7 @@ class BuildService:
         Cancelling the wait stops the build when nobody else waits for it.
 
         Raises:
-            RemoteError, BuildTimeoutError, BuilderFailedError, StoreFullError: why there is none.
+            CoreError, BuildTimeoutError, BuilderFailedError, StoreFullError: why there is none.
         """
         manifest = self._catalogue.build(order.build_key)
         if manifest is not None and manifest["digest"] in self._store:

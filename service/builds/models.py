@@ -47,7 +47,7 @@ class ModelService:
         """What a builder says of a checkpoint file.
 
         Raises:
-            RemoteError: it is no valid checkpoint.
+            CoreError: it is no valid checkpoint.
         """
         described: dict[str, Any] = await self._planner.call(
             "describe", {"checkpoint": str(path)}, timeout_seconds=self._timeout_seconds, attempts=2
@@ -69,7 +69,7 @@ class ModelService:
         Raises:
             InvalidRequestError: the name is none.
             NameConflictError: the name has another checkpoint and `replace` is not set.
-            RemoteError: it is no valid checkpoint.
+            CoreError: it is no valid checkpoint.
             StoreFullError: the disk is full.
         """
         existing = self._registry.check_free(name, digest, replace=replace)

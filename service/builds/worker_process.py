@@ -111,7 +111,7 @@ class BuilderClient:
             attempts: how often to try when the process dies; more than 1 only for operations that leave nothing behind.
 
         Raises:
-            RemoteError: an error of inn_core, by its code.
+            CoreError: an error of inn_core, by its code.
             BuildTimeoutError: it took too long; the process was killed.
             BuilderDiedError: the process ended; the request may be repeated.
             BuilderFailedError: the builder met an error it has no name for.

@@ -7,12 +7,11 @@ API, as indented JSON.
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from service.ground.files import publish
+from service.ground.files import write_file
 from service.terminal import CommandError
 
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
@@ -31,13 +30,7 @@ def write_manifest(manifest: Mapping[str, Any], artifact: Path) -> None:
 
 def write_json(value: Mapping[str, Any], path: Path) -> None:
     """Write one JSON document into a file, in the same way."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    staged = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        staged.write_text(text, encoding="utf-8")
-        publish(staged, path)
-    finally:
-        staged.unlink(missing_ok=True)
+    write_file(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def read_manifest(artifact: Path) -> dict[str, Any] | None:

@@ -1,4 +1,7 @@
-"""Files that are whole or absent: written aside, hashed on the way, fsynced, renamed; a full disk has its own error."""
+"""Files that are whole or absent: written aside, hashed on the way, fsynced, renamed; a full disk has its own error.
+
+Also files that only their owner may read, and the two locks of folders.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import secrets
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -16,7 +20,9 @@ from typing import BinaryIO, Self
 
 from service.ground.errors import BodyTooLargeError, StoreFullError, StoreInUseError
 
-BLOCK_BYTES = 1 << 20
+FILE_MODE = 0o600
+FOLDER_MODE = 0o700
+STAGED_PREFIX = ".staged-"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # The second is what opening a file in write-ahead mode meets on a full disk.
 _SQLITE_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
@@ -57,18 +63,9 @@ def hash_file(path: Path) -> str:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
-def sync_file(path: Path) -> None:
-    """Forces the bytes of a file to the disk."""
+def sync(path: Path) -> None:
+    """Forces the bytes of a file, or the entries of a folder, to the disk (a rename is only durable after this)."""
     descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_folder(path: Path) -> None:
-    """Forces the entries of a folder to the disk (a rename is only durable after this)."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
     try:
         os.fsync(descriptor)
     finally:
@@ -82,11 +79,67 @@ def publish(staged: Path, target: Path) -> None:
     """
     new_folder = not target.parent.exists()
     target.parent.mkdir(parents=True, exist_ok=True)
-    sync_file(staged)
+    sync(staged)
     os.replace(staged, target)
-    sync_folder(target.parent)
+    sync(target.parent)
     if new_folder:
-        sync_folder(target.parent.parent)
+        sync(target.parent.parent)
+
+
+def write_file(path: Path, content: bytes, *, mode: int | None = None, replace: bool = True) -> None:
+    """Writes a small file aside, forces it to the disk and moves it to its place.
+
+    Args:
+        path: in a folder that exists.
+        content: all of it.
+        mode: of the file; as the process makes files when not given.
+        replace: whether a file that is there may be replaced.
+
+    Raises:
+        FileExistsError: there is one and `replace` is false; it is left as it was.
+    """
+    staged = path.with_name(f"{STAGED_PREFIX}{secrets.token_hex(8)}")
+    try:
+        descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else mode)
+        with os.fdopen(descriptor, "wb") as file:
+            if mode is not None:
+                os.fchmod(descriptor, mode)
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        if replace:
+            os.replace(staged, path)
+        else:
+            os.link(staged, path)
+    finally:
+        staged.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def write_private_file(path: Path, content: bytes, *, replace: bool = True) -> None:
+    """`write_file` with mode 0600."""
+    write_file(path, content, mode=FILE_MODE, replace=replace)
+
+
+def make_private_folder(path: Path) -> None:
+    """Creates a folder that only its owner may enter, or takes the rights of others from one that is there."""
+    path.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
+    if path.stat().st_mode & 0o777 != FOLDER_MODE:
+        path.chmod(FOLDER_MODE)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds the lock file at `path` while the block runs; other processes and threads wait for it.
+
+    The system frees the lock when its process dies, so nothing has to be cleaned up after a crash.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def own_folder(root: Path) -> BinaryIO:

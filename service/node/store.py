@@ -24,9 +24,16 @@ from typing import Any, Literal
 
 from service.contract.release import Release
 from service.ground.errors import DigestMismatchError, StoreFullError
-from service.ground.files import disk_full_as_error, hash_file, own_folder, publish
+from service.ground.files import (
+    STAGED_PREFIX,
+    disk_full_as_error,
+    hash_file,
+    make_private_folder,
+    own_folder,
+    publish,
+    write_private_file,
+)
 from service.ground.names import check_digest
-from service.ground.secret_files import STAGED_PREFIX, make_private_folder, write_private_file
 from service.node.errors import DamagedArtifactError
 from service.signing.envelope import Document, parse_json
 from service.signing.errors import InvalidDocumentError

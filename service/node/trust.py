@@ -14,8 +14,7 @@ from pathlib import Path
 
 from service.contract.measurement_order import MeasurementOrder
 from service.contract.release import Release
-from service.ground.files import disk_full_as_error
-from service.ground.secret_files import STAGED_PREFIX, make_private_folder
+from service.ground.files import STAGED_PREFIX, disk_full_as_error, make_private_folder
 from service.node.errors import InvalidNodeStateError, NodeMismatchError
 from service.node.trusted_state import TrustedState
 from service.signing.envelope import Document, trusted_time

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from service.contract.release import Release
-from service.ground.files import disk_full_as_error
-from service.ground.secret_files import write_private_file
+from service.ground.files import disk_full_as_error, write_private_file
 from service.node.errors import InvalidNodeStateError
 from service.signing.envelope import Document
 from service.signing.keyring import Keyring

@@ -7,7 +7,7 @@ import hmac
 import secrets
 from pathlib import Path
 
-from service.ground.secret_files import make_private_folder, write_private_file
+from service.ground.files import make_private_folder, write_private_file
 from service.signing.errors import InvalidAdminKeyError
 from service.signing.keys import encode_base64url
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any, Never
 
+from service.ground.names import DIGEST_PATTERN, NAME_PATTERN
 from service.signing.errors import InvalidDocumentError
 from service.signing.keys import is_key_id
 
@@ -19,10 +20,6 @@ MAX_INTEGER = 2**53 - 1
 
 MAX_SECONDS = 253_402_300_799
 """The last second of the year 9999; a later time is a mistake."""
-
-# As in service/ground/names.py, which lies above this package; a test compares them.
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
 
 
 def members(value: Any, where: str, *, required: Collection[str], optional: Collection[str] = ()) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from service.ground.secret_files import write_private_file
+from service.ground.files import write_private_file
 from service.signing.errors import InvalidKeyError
 
 PUBLIC_PREFIX = "ed25519:"

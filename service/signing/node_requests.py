@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from service.ground.names import NAME_PATTERN
 from service.signing.envelope import decode_signature
 from service.signing.errors import (
     ClockSkewError,
@@ -20,7 +21,7 @@ from service.signing.errors import (
     UnsignedRequestError,
     UntrustedSignatureError,
 )
-from service.signing.fields import MAX_SECONDS, NAME_PATTERN
+from service.signing.fields import MAX_SECONDS
 from service.signing.keys import KeyPair, PublicKey
 
 NODE_HEADER = "Inn-Node"

@@ -24,7 +24,7 @@ from typing import Any, Self
 from service.contract.measurement_order import MeasurementOrder
 from service.contract.release import Release
 from service.ground.errors import ServiceError
-from service.ground.secret_files import STAGED_PREFIX, locked, make_private_folder, write_private_file
+from service.ground.files import STAGED_PREFIX, locked, make_private_folder, write_private_file
 from service.signing.envelope import MAX_DOCUMENT_BYTES, Document, canonical, parse_json
 from service.signing.errors import InvalidVaultError, KeyStateError, RootKeyMissingError, UnknownKeyError
 from service.signing.keyring import ACTIVE, MAX_KEYS, RETIRING, REVOKED, Keyring, KeyringEntry

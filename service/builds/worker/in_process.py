@@ -71,7 +71,7 @@ def import_checkpoint(
         What `inspect_checkpoint` returns for the new file.
 
     Raises:
-        RemoteError: the network, the samples or an option is refused, or the extra `hub` is not installed.
+        CoreError: the network, the samples or an option is refused, or the extra `hub` is not installed.
     """
     from inn_core.checkpoint.storage import save_checkpoint
     from inn_core.importing.pipeline import import_network
@@ -99,7 +99,7 @@ def inspect_checkpoint(path: Path) -> dict[str, Any]:
         `checkpoint` digest and its `file_bytes`.
 
     Raises:
-        RemoteError: the file is no valid checkpoint.
+        CoreError: the file is no valid checkpoint.
     """
     from inn_core.checkpoint.storage import file_digest, load_checkpoint
     from inn_core.planning.summary import describe
@@ -132,7 +132,7 @@ def size_quality_curve(
         `{"full": {…}, "points": [{"params", "macs", "bytes", "accuracy", "agreement", "seconds"}]}`.
 
     Raises:
-        RemoteError: the checkpoint, the data or a target is refused.
+        CoreError: the checkpoint, the data or a target is refused.
     """
     from inn_core.checkpoint.storage import load_checkpoint
     from inn_core.exporting.curve import curve
@@ -154,7 +154,7 @@ def plot_curve(curve: Mapping[str, Any], path: Path) -> None:
     """Draw a curve of `size_quality_curve` into an image file.
 
     Raises:
-        RemoteError: matplotlib is not installed (`missing-package`).
+        CoreError: matplotlib is not installed (`missing-package`).
     """
     from inn_core.exporting.curve import plot
 
@@ -189,7 +189,7 @@ def export(
         The manifest.
 
     Raises:
-        RemoteError: the checkpoint or the budget is refused.
+        CoreError: the checkpoint or the budget is refused.
     """
     from inn_core.checkpoint.storage import file_digest, load_checkpoint
     from inn_core.exporting.export import export_artifact
@@ -250,7 +250,7 @@ def train_sizes(
         `trained`.
 
     Raises:
-        RemoteError: the recipe, the samples or an option is refused.
+        CoreError: the recipe, the samples or an option is refused.
     """
     from dataclasses import replace
 
@@ -304,7 +304,7 @@ def verify_checkpoint(path: Path, *, digest: str | None) -> dict[str, Any]:
         `{"file", "kind": "checkpoint", "digest", "checked": [what was compared]}`.
 
     Raises:
-        RemoteError: the file is damaged or no checkpoint.
+        CoreError: the file is damaged or no checkpoint.
         DigestMismatchError: the file is another than the one asked for.
     """
     from inn_core.checkpoint.storage import file_digest, load_checkpoint
