@@ -28,13 +28,14 @@ RUN python3 requirements.py edge > edge.txt && python3 requirements.py ${HUB_EXT
 FROM tools AS project
 COPY LICENSE README.md pyproject.toml ./
 COPY inn_core inn_core
-COPY models models
+COPY models/checkpoints models/checkpoints
+COPY models/demo models/demo
 COPY service service
 RUN python3 -m pip wheel --no-deps --wheel-dir /project . \
  && python3 -m pip --python /opt/inn/bin/python install --no-deps --no-index --no-compile --target /opt/service /project/*.whl \
  && /opt/inn/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/service \
  && cp -a /opt/service /opt/service-of-nodes \
- && rm -r /opt/service-of-nodes/inn_core /opt/service-of-nodes/models
+ && rm -r /opt/service-of-nodes/inn_core
 
 FROM tools AS edge-dependencies
 COPY --from=requirements /build/edge.txt ./

@@ -23,8 +23,8 @@ from inn_core.files import written_aside
 from inn_core.integral.kernel_sampler import KernelSampler
 from inn_core.sized.codec import kernel_sampler
 from inn_core.training.integral_network import IntegralNetwork
+from inn_core.training.recipes.classifier import lay_out_
 from models.layers import PointwiseConv2d
-from models.recipes.classifier import lay_out_
 
 CHECKPOINT = Path("models/checkpoints/fashion_resnet_imported.inn")
 RESULTS = Path("docs/results/training_step.md")

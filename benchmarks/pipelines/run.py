@@ -28,8 +28,8 @@ from benchmarks.rows import Json, Rows
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.files import file_digest
 from inn_core.progress import Progress, no_progress
+from inn_core.training.recipes.classifier import Schedule, accuracy, to_pixels, train_classifier_
 from models.files import write_weights
-from models.recipes.classifier import Schedule, accuracy, to_pixels, train_classifier_
 from models.recipes.fine_tune import FINE_TUNING, train_steps_
 
 AVERAGE = "average_share"

@@ -23,7 +23,7 @@ from torch.nn import functional
 from benchmarks.rivals.torch_pruning import exported_parameters
 from benchmarks.rivals.uniform import Widths, scaled_widths, uniform_widths
 from inn_core.progress import Progress, no_progress
-from models.recipes.classifier import ByteArray, Schedule
+from inn_core.training.recipes.classifier import ByteArray, Schedule
 from models.recipes.fine_tune import Backward, train_steps_
 
 RANDOM_WIDTHS = 2

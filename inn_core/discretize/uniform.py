@@ -1,4 +1,4 @@
-"""Sizes that are sampled from kernels: trained ones, and the paper's uniform ones."""
+"""Sizes that are sampled from stored parameters: trained ones, and the uniform ones of the paper."""
 
 from __future__ import annotations
 
@@ -8,17 +8,25 @@ import torch
 
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.graph.structure import Array, Sizes
-from inn_core.sized.codec import kernel_sampler, statistics_chunks
-from inn_core.training.integral_network import IntegralNetwork
+from inn_core.sized.between_knots import BetweenKnots
+from inn_core.sized.codec import kernel_sampler, read_parameters, sampler_of, statistics_chunks
+from inn_core.sized.sampled_sizes import SampledSizes
 
 
+@torch.no_grad()
 def trained_weights(checkpoint: Checkpoint, sizes: Sizes, *, device: torch.device) -> dict[str, Array]:
-    """Weights of a trained size by name, normalization folded in; no samples are read."""
-    network = IntegralNetwork(checkpoint).to(device)
-    with torch.no_grad():
-        return _arrays(checkpoint, network.discrete_weights(sizes))
+    """Weights of a trained size by name, normalization folded in.
+
+    Networks trained with nested sizes select channels, and no samples are read; those trained as kernels are sampled,
+    and away from their calibrated sizes the statistics are measured on the samples of the checkpoint.
+    """
+    parts, statistics = read_parameters(checkpoint, normalize=True)
+    sized = SampledSizes.of(checkpoint, sampler_of(checkpoint), parts.to(device))
+    moments = sized.moments_at(sizes, statistics, BetweenKnots()) if parts.nodes and statistics else {}
+    return _arrays(checkpoint, sized.weights(sizes, moments))
 
 
+@torch.no_grad()
 def uniform_weights(checkpoint: Checkpoint, sizes: Sizes, *, device: torch.device) -> dict[str, Array]:
     """Weights of the paper's integral network at a uniform partition.
 
@@ -28,12 +36,10 @@ def uniform_weights(checkpoint: Checkpoint, sizes: Sizes, *, device: torch.devic
     sampler = kernel_sampler(checkpoint)
     sampler.tuned = {}
     imported = replace(checkpoint, sampling={})  # a trained network's weights, without its sizes
-    network = IntegralNetwork(imported, sampler=sampler, normalize=bool(checkpoint.calibration)).to(device)
-    with torch.no_grad():
-        if not network.parts.nodes:
-            return _arrays(checkpoint, network.discrete_weights(sizes))
-        moments = network.moments(sizes, statistics_chunks(checkpoint, (), device))
-        return _arrays(checkpoint, network.parts.folded(network.parts.sampled(network.sampler, sizes), moments))
+    parts, _ = read_parameters(imported, normalize=bool(checkpoint.calibration))
+    sized = SampledSizes.of(imported, sampler, parts.to(device))
+    moments = sized.moments(sizes, statistics_chunks(imported, (), device)) if parts.nodes else {}
+    return _arrays(checkpoint, sized.weights(sizes, moments))
 
 
 def _arrays(checkpoint: Checkpoint, weights: dict[str, torch.Tensor]) -> dict[str, Array]:

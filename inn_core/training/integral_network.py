@@ -23,13 +23,13 @@ from inn_core.graph.cost import Unit
 from inn_core.graph.program import Program
 from inn_core.graph.program_cache import SizedPrograms
 from inn_core.graph.structure import Sizes
-from inn_core.integral.kernel_sampler import KernelSampler
 from inn_core.integral.nested_sampler import Sampler
 from inn_core.planning.plan import Budget, Plan, choose_plan
-from inn_core.sized.batch_norm import Moments, measure_moments, normalize_batch
-from inn_core.sized.codec import read_parameters, sampler_of, statistics_chunks, to_checkpoint
+from inn_core.sized.batch_norm import Moments, normalize_batch
+from inn_core.sized.codec import read_parameters, sampler_of, to_checkpoint
 from inn_core.sized.kept_statistics import KeptStatistics
-from inn_core.sized.measurement import Chunks, measure_statistics
+from inn_core.sized.measurement import measure_statistics
+from inn_core.sized.sampled_sizes import Chunks, SampledSizes
 from inn_core.sized.size_statistics import SizeStatistics
 from inn_core.training.size_sampling import SMALLEST_SHARE, SizeSampler
 
@@ -195,10 +195,9 @@ class IntegralNetwork(nn.Module):
         Raises:
             StatisticsMissingError: the parameters changed since `measure_`.
         """
-        sampled = self.parts.sampled(self.sampler, sizes)
-        if not self.parts.nodes:
-            return sampled.weights
-        return self.parts.folded(sampled, self._moments_at(sizes))
+        sized = self._sized()
+        moments = sized.moments_at(sizes, self.statistics, self._kept.between) if self.parts.nodes else {}
+        return sized.weights(sizes, moments)
 
     @property
     def statistics(self) -> SizeStatistics:
@@ -222,23 +221,12 @@ class IntegralNetwork(nn.Module):
         Raises:
             StatisticsMissingError: there are no samples.
         """
-        statistics = measure_statistics(self, samples)
+        statistics = measure_statistics(self._sized(), self.smallest_sizes, samples)
         self._kept.keep_(statistics, self.parts)
         return statistics
 
-    def _moments_at(self, sizes: Sizes) -> Mapping[str, Moments]:
-        """Moments of a size: those of a knot, interpolated, or for kernels between knots measured (`between_knots`)."""
-
-        def interpolated() -> Mapping[str, Moments]:
-            return statistics.at(sizes, self.parts.nodes, self.checkpoint.structure.weights, self.sampler)
-
-        def measured() -> Mapping[str, Moments]:
-            return self.moments(sizes, statistics_chunks(self.checkpoint, (), self._device()))
-
-        statistics = self.statistics
-        if not isinstance(self.sampler, KernelSampler) or statistics.is_measured(sizes):
-            return interpolated()
-        return self._kept.between.moments(self.checkpoint, sizes, measure=measured, interpolate=interpolated)
+    def _sized(self) -> SampledSizes:
+        return SampledSizes(self.checkpoint, self.sampler, self.parts, self._programs)
 
     def identity(self) -> dict[str, Any]:
         """What decides a training run besides its settings, plain values: checkpoint, sampler and draws."""
@@ -256,17 +244,11 @@ class IntegralNetwork(nn.Module):
 
     def moments(self, sizes: Sizes, chunks: Chunks) -> dict[str, Moments]:
         """Exact moments of the normalized nodes at a size, over samples in chunks by graph input."""
-        sampled = self.parts.sampled(self.sampler, sizes)
-        program = self.program(sizes)
-        return measure_moments(program, self.parts.nodes, sampled.weights, sampled.scales, sampled.shifts, chunks)
+        return self._sized().moments(sizes, chunks)
 
-    @torch.no_grad()
     def outputs(self, sizes: Sizes, chunks: Chunks, moments: Mapping[str, Moments]) -> dict[str, Tensor]:
         """Outputs of the discrete model of a size with the given moments, over samples in chunks."""
-        weights = self.parts.folded(self.parts.sampled(self.sampler, sizes), moments)
-        program = self.program(sizes)
-        results = [program.run(weights, chunk) for chunk in chunks]
-        return {name: torch.cat([result[name] for result in results]) for name in program.outputs}
+        return self._sized().outputs(sizes, chunks, moments)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> IntegralNetwork:
         """Moving to another device or precision keeps the statistics, although it may round the parameters."""

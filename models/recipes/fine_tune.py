@@ -1,7 +1,7 @@
 """Train a given module for a number of steps, or for the fewest steps that reach an accuracy.
 
-The steps are those of `models.recipes.classifier` (same batches, optimizer and shape of the schedule), counted in
-gradient steps instead of epochs, so that methods can be compared after equally many.
+The steps are those of `inn_core.training.recipes.classifier` (same batches, optimizer and shape of the schedule),
+counted in gradient steps instead of epochs, so that methods can be compared after equally many.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from torch.nn import functional
 from inn_core.progress import Progress, no_progress
 from inn_core.training.averaging import RunningAverage
 from inn_core.training.optimisation import decayed_parameters
+from inn_core.training.recipes.classifier import ByteArray, Schedule, augmented_batches, lay_out_
 from inn_core.training.state import RunState
-from models.recipes.classifier import ByteArray, Schedule, augmented_batches, lay_out_
 
 Backward = Callable[[Tensor, Tensor, int], float]
 """Adds the gradients of one batch (pixels, classes, number of the step) to the parameters and returns the loss."""

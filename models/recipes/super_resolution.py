@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inn_core.progress import Progress, no_progress
+from inn_core.training.recipes.classifier import lay_out_
 from inn_core.training.state import RunState
 from models.photographs import halved
-from models.recipes.classifier import lay_out_
 from models.upscaling import SCALE, to_pixels
 
 ByteArray = NDArray[np.uint8]

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from prometheus_client import Counter, Gauge, Histogram
 
 from service.builds.observer import BuildOutcome
+from service.contract.node_states import ALL_STATES
 from service.http.serving_metrics import ServingMetrics
-from service.hub.fleet.reports import ALL_STATES
 
 SLOW = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 

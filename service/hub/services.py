@@ -184,12 +184,12 @@ async def open_hub(
 
 
 def demo_checkpoint() -> Path | None:
-    """The checkpoint that ships with the package `models`, found without importing it."""
-    spec = importlib.util.find_spec("models")
+    """The checkpoint that ships with `inn_core`, found without importing it."""
+    spec = importlib.util.find_spec("inn_core")
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-        path = Path(folder) / DEMO_CHECKPOINT
-        if path.is_file():
-            return path
+        for path in (Path(folder) / "data" / DEMO_CHECKPOINT, Path(folder).parent / "models" / DEMO_CHECKPOINT):
+            if path.is_file():
+                return path
     return None
 
 

@@ -103,9 +103,9 @@ def test_everything_is_compiled_since_nothing_can_be_later(images: dict[str, str
 
 def test_the_hub_image_has_the_demo_network_and_no_cuda(images: dict[str, str]) -> None:
     script = (
-        "import json, pathlib, models, torch, onnxruntime; "
+        "import json, pathlib, inn_core, torch, onnxruntime; "
         "print(json.dumps([torch.version.cuda, onnxruntime.get_available_providers(), "
-        "sorted(f.name for f in (pathlib.Path(models.__file__).parent / 'checkpoints').iterdir())]))"
+        "sorted(f.name for f in (pathlib.Path(inn_core.__file__).parent / 'data' / 'checkpoints').iterdir())]))"
     )
     cuda, providers, checkpoints = json.loads(in_image(images["hub"], "python", "-c", script))
     assert cuda is None, "the CUDA build of torch was installed: put the CPU build into wheels/ (see the Dockerfile)"

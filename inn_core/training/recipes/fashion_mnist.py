@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inn_core.errors import InnError
+from inn_core.training.recipes.shipped import shipped_file
 
 DEFAULT_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package `dataset-fashion-mnist` puts its files."""
@@ -35,7 +36,7 @@ CLASS_NAMES = (
 
 IMAGE_SIZE = 28
 
-DEMO_IMAGES = Path(__file__).parents[3] / "models" / "demo" / "fashion_images.npz"
+DEMO_IMAGES = shipped_file("demo/fashion_images.npz")
 """300 test images that ship with the package, so that the demo needs no data set."""
 
 _UNSIGNED_BYTE = 0x08

@@ -19,12 +19,13 @@ from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.storage import load_checkpoint
 from inn_core.fitting.runtime import spread
 from inn_core.training.loop import Batch
+from inn_core.training.recipes.classifier import ByteArray, Schedule, augmented_batches, to_pixels
 from inn_core.training.recipes.fashion_mnist import DEFAULT_FOLDER, fashion_mnist
 from inn_core.training.recipes.recipe import STATISTICS_SAMPLES, Recipe
+from inn_core.training.recipes.shipped import shipped_file
 from inn_core.training.settings import SizeTraining
-from models.recipes.classifier import ByteArray, Schedule, augmented_batches, to_pixels
 
-START = Path(__file__).parents[3] / "models" / "checkpoints" / "fashion_resnet_imported.inn"
+START = shipped_file("checkpoints/fashion_resnet_imported.inn")
 """The imported network, of `python -m models.recipes.fashion_resnet`; this recipe makes `fashion_resnet.inn` of it."""
 
 SETTINGS = SizeTraining(epochs=16, peak_rate=0.07, average_share=0.25)

@@ -20,10 +20,10 @@ from inn_core.graph.structure import Array
 from inn_core.progress import Progress, no_progress
 from inn_core.training.integral_network import IntegralNetwork
 from inn_core.training.loop import Batch, Batches, train_sizes_
+from inn_core.training.recipes.classifier import is_bfloat16_faster
 from inn_core.training.recipes.recipe import Recipe
 from inn_core.training.settings import SizeTraining
 from inn_core.training.state import Finished, peek_state
-from models.recipes.classifier import is_bfloat16_faster
 
 Note = Callable[[str], None]
 """Takes one line for people."""

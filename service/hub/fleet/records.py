@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from service.contract.node_states import NEW, STALE
 from service.ground.errors import ServiceError
 from service.hub.fleet.desired import Desired
-from service.hub.fleet.reports import NEW, STALE, Reported
+from service.hub.fleet.reports import Reported
 from service.signing.fields import MAX_SECONDS
 
 Kind = Literal["release", "probe"]

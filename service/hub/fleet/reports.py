@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.contract.node_states import State
 from service.ground.names import DIGEST_PATTERN
 from service.hub.fleet.desired import LARGEST_VALUE, Declared
 from service.signing.errors import ReplayedDocumentError
 
-STATES = (
-    "idle",
-    "downloading",
-    "verifying",
-    "staged",
-    "warming",
-    "active",
-    "committed",
-    "rolled-back",
-    "failed",
-)
-STALE, NEW = "stale", "new"
-"""States that the hub adds: not seen for too long, and never reported."""
-
-ALL_STATES = (*STATES, STALE, NEW)
-"""Every state that a node may be shown in."""
-
-State = Literal["idle", "downloading", "verifying", "staged", "warming", "active", "committed", "rolled-back", "failed"]
 Count = Annotated[int, Field(ge=0, le=LARGEST_VALUE)]
 Seconds = Annotated[float, Field(ge=0, le=LARGEST_VALUE, allow_inf_nan=False)]
 Milliseconds = Annotated[float, Field(ge=0, le=LARGEST_VALUE, allow_inf_nan=False)]

@@ -22,8 +22,9 @@ from benchmarks.rivals.torch_pruning import Pruned, exported_parameters
 from benchmarks.rows import Rows
 from inn_core.progress import Progress
 from inn_core.training import state as training_state
-from models.recipes import classifier, fine_tune
-from models.recipes.classifier import augmented_batches
+from inn_core.training.recipes import classifier
+from inn_core.training.recipes.classifier import augmented_batches
+from models.recipes import fine_tune
 
 Row = dict[str, Any]
 

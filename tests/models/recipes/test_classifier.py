@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from inn_core.errors import TrainingStateError
-from models.recipes.classifier import Schedule, accuracy, is_bfloat16_faster, to_pixels, train_classifier_
+from inn_core.training.recipes.classifier import Schedule, accuracy, is_bfloat16_faster, to_pixels, train_classifier_
 
 SCHEDULE = Schedule(seed=3, epochs=4, batch_images=16, peak_rate=0.2)
 CPU = torch.device("cpu")

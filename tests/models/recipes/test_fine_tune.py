@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from inn_core.errors import TrainingStateError
 from inn_core.training import state as training_state
-from models.recipes.classifier import Schedule, accuracy, augmented_batches
+from inn_core.training.recipes.classifier import Schedule, accuracy, augmented_batches
 from models.recipes.fine_tune import endless_batches, fine_tune_to, train_steps_
 
 SCHEDULE = Schedule(seed=3, batch_images=16, peak_rate=0.2)
