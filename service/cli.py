@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from service.commands.curve import curve
-from service.commands.edge import edge
+from service.commands.edge import ENVIRONMENT_PREFIX, edge
 from service.commands.export import export
 from service.commands.fleet.keys import app as keys
 from service.commands.fleet.nodes import app as fleet
@@ -36,7 +36,7 @@ app.command("curve")(curve)
 app.command("export")(export)
 app.command("train")(train)
 app.command("serve")(serve)
-app.command("edge")(edge)
+app.command("edge", context_settings={"auto_envvar_prefix": ENVIRONMENT_PREFIX})(edge)
 app.command("verify")(verify)
 app.add_typer(fleet, name="fleet")
 app.add_typer(keys, name="keys")

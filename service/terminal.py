@@ -82,6 +82,14 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
+def print_result(value: Any, show: Callable[[Any], None], *, json: bool) -> None:
+    """Write a result to stdout: as JSON for programs, or as `show` does for people."""
+    if json:
+        print_json(value)
+    else:
+        show(value)
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
     """Write a table to stdout; columns that hold only numbers are aligned right. In a pipe lines are never wrapped.
 

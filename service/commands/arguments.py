@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import zipfile
 import zlib
+from collections.abc import Callable, Container
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 
@@ -27,6 +30,68 @@ QualityOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto takes CUDA when there is one; cpu or cuda force it.")]
+BatchOption = Annotated[int, typer.Option(min=1, max=4096, help="Rows of one run, for measured budgets.")]
+ThreadsOption = Annotated[int, typer.Option(min=1, max=1024, help="Threads of one run, for measured budgets.")]
+
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def takes(**groups: Callable[..., Any]) -> Callable[[Command], Command]:
+    """Gives a command options that it shares with others.
+
+    Args:
+        groups: for parameters of the command, functions that make their values. The parameters of such a function
+            become options of the command, in the place of the parameter that they are for.
+    """
+
+    def decorate(command: Command) -> Command:
+        shared = {name: _options(group) for name, group in groups.items()}
+
+        @functools.wraps(command)
+        def run(**given: Any) -> Any:
+            for name, options in shared.items():
+                given[name] = groups[name](**{option: given.pop(option) for option in options})
+            return command(**given)
+
+        parameters: list[inspect.Parameter] = []
+        for name, option in _options(command, but=groups).items():
+            parameters += shared.get(name, {name: option}).values()
+        by_name = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+        run.__signature__ = inspect.Signature(by_name)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return cast(Command, run)
+
+    return decorate
+
+
+def _options(function: Callable[..., Any], *, but: Container[str] = ()) -> dict[str, inspect.Parameter]:
+    """The parameters of a function, with annotations that were postponed evaluated for all `but` some."""
+    names = inspect.unwrap(function).__globals__
+    return {
+        name: parameter
+        if name in but or not isinstance(parameter.annotation, str)
+        else parameter.replace(annotation=eval(parameter.annotation, names))
+        for name, parameter in inspect.signature(function).parameters.items()
+    }
+
+
+def budgets(
+    params: Annotated[int | None, typer.Option(metavar="N", min=1, help="At most so many parameters.")] = None,
+    macs: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="At most so many multiply-accumulates a sample.")
+    ] = None,
+    bytes: Annotated[int | None, typer.Option(metavar="N", min=1, help="At most so many bytes of ONNX file.")] = None,
+    latency_ms: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="At most so many milliseconds a run, measured there at --batch and --threads."),
+    ] = None,
+    memory_bytes: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="At most so much memory, measured on the device.")
+    ] = None,
+) -> dict[str, float]:
+    """The budgets that are given, by unit (for `takes`)."""
+    return {unit: value for unit, value in locals().items() if value is not None}
 
 
 def check_input_file(path: Path, what: str) -> Path:

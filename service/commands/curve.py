@@ -17,7 +17,7 @@ from service.commands.arguments import (
     check_output_file,
     read_arrays,
 )
-from service.terminal import note, print_json, print_table, progress_reports, reported_errors
+from service.terminal import note, print_result, print_table, progress_reports, reported_errors
 
 
 @reported_errors()
@@ -53,10 +53,7 @@ def curve(
             local.plot_curve(result, plot)
     if plot is not None:
         note(f"wrote {plot}")
-    if json:
-        print_json(result)
-    else:
-        print_curve(result)
+    print_result(result, print_curve, json=json)
 
 
 def _parse_counts(text: str) -> list[int]:

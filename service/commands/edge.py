@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
 
-from service.commands.arguments import check_name
+from service.commands.arguments import BatchOption, budgets, check_name, takes
 from service.commands.http_server import run_http_server
 from service.ground.extras import is_installed
 from service.terminal import CommandError, reported_errors
@@ -21,97 +21,50 @@ if TYPE_CHECKING:
     from service.ground.errors import ServiceError
     from service.node.settings import Budget
 
-PREFIX = "INN_EDGE_"
+ENVIRONMENT_PREFIX = "INN_EDGE"
+"""Every option is an environment variable, too, by its name in capitals: `INN_EDGE_LATENCY_MS`."""
+
 QUALITIES = ("refined", "instant", "trained", "uniform")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 MAX_TOKEN_FILE_BYTES = 4096
-LARGEST_VALUE = 2**53 - 1
 
 _LABEL = re.compile(r"([^=\s]{1,64})=([^=]{0,64})")
 
 
 @reported_errors()
+@takes(given=budgets)
 def edge(
-    hub: Annotated[
-        str, typer.Option(metavar="URL", envvar=f"{PREFIX}HUB", help="Address of the hub.", show_default=False)
-    ],
-    node: Annotated[
-        str, typer.Option(metavar="NAME", envvar=f"{PREFIX}NODE", help="Name of this node.", show_default=False)
-    ],
-    model: Annotated[
-        str, typer.Option(metavar="M", envvar=f"{PREFIX}MODEL", help="Model to serve.", show_default=False)
-    ],
-    params: Annotated[int | None, typer.Option(min=1, envvar=f"{PREFIX}PARAMS", help="Most parameters.")] = None,
-    macs: Annotated[
-        int | None, typer.Option(min=1, envvar=f"{PREFIX}MACS", help="Most multiply-accumulates for one sample.")
-    ] = None,
-    n_bytes: Annotated[
-        int | None, typer.Option("--bytes", min=1, envvar=f"{PREFIX}BYTES", help="Most bytes of the ONNX file.")
-    ] = None,
-    latency_ms: Annotated[
-        float | None,
-        typer.Option(
-            "--latency-ms",
-            metavar="X",
-            envvar=f"{PREFIX}LATENCY_MS",
-            help="Longest run on this device, in milliseconds: its 95th percentile at --batch and --threads.",
-        ),
-    ] = None,
-    memory_bytes: Annotated[
-        int | None,
-        typer.Option(
-            "--memory-bytes", min=1, envvar=f"{PREFIX}MEMORY_BYTES", help="Most memory of the loaded network."
-        ),
-    ] = None,
-    batch: Annotated[
-        int, typer.Option(min=1, max=4096, envvar=f"{PREFIX}BATCH", help="Rows of a run that is measured.")
-    ] = 1,
-    threads: Annotated[
-        int, typer.Option(min=1, max=1024, envvar=f"{PREFIX}THREADS", help="Threads of a run, measured or served.")
-    ] = 1,
-    store: Annotated[
-        Path, typer.Option(metavar="DIR", envvar=f"{PREFIX}STORE", help="Folder of artifacts and trusted state.")
-    ] = Path("edge-store"),
-    host: Annotated[
-        str, typer.Option(metavar="H", envvar=f"{PREFIX}HOST", help="Address to listen on; loopback by default.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(metavar="P", min=0, max=65535, envvar=f"{PREFIX}PORT", help="Port; 0 takes a free one.")
-    ] = 8100,
+    hub: Annotated[str, typer.Option(metavar="URL", help="Address of the hub.", show_default=False)],
+    node: Annotated[str, typer.Option(metavar="NAME", help="Name of this node.", show_default=False)],
+    model: Annotated[str, typer.Option(metavar="M", help="Model to serve.", show_default=False)],
+    given: dict[str, float],
+    batch: BatchOption = 1,
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads of a run, measured or served.")] = 1,
+    store: Annotated[Path, typer.Option(metavar="DIR", help="Folder of artifacts and trusted state.")] = Path(
+        "edge-store"
+    ),
+    host: Annotated[str, typer.Option(metavar="H", help="Address to listen on; loopback by default.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="P", min=0, max=65535, help="Port; 0 takes a free one.")] = 8100,
     token: Annotated[
         str | None,
-        typer.Option(
-            metavar="T",
-            envvar=f"{PREFIX}TOKEN",
-            help="Enrolment token, needed once: inn fleet token.",
-            show_default=False,
-        ),
+        typer.Option(metavar="T", help="Enrolment token, needed once: inn fleet token.", show_default=False),
     ] = None,
     token_file: Annotated[
-        Path | None,
-        typer.Option(metavar="F", envvar=f"{PREFIX}TOKEN_FILE", help="File that holds it.", show_default=False),
+        Path | None, typer.Option(metavar="F", help="File that holds it.", show_default=False)
     ] = None,
     label: Annotated[
-        list[str] | None,
-        typer.Option(metavar="k=v", envvar=f"{PREFIX}LABEL", help="Label for rollouts; may be given several times."),
+        list[str] | None, typer.Option(metavar="k=v", help="Label for rollouts; may be given several times.")
     ] = None,
-    quality: Annotated[
-        str | None,
-        typer.Option(envvar=f"{PREFIX}QUALITY", help=f"How weights are made: {', '.join(QUALITIES)}."),
-    ] = None,
+    quality: Annotated[str | None, typer.Option(help=f"How weights are made: {', '.join(QUALITIES)}.")] = None,
     poll_seconds: Annotated[
         float,
         typer.Option(
-            "--poll-seconds",
             min=1.0,
             max=60.0,
-            envvar=f"{PREFIX}POLL_SECONDS",
             help="How long a question to the hub may wait for news, and how often the node reports at least.",
         ),
     ] = 30.0,
-    log_level: Annotated[
-        str, typer.Option("--log-level", envvar=f"{PREFIX}LOG_LEVEL", help=f"One of {', '.join(LOG_LEVELS)}.")
-    ] = "info",
+    log_level: Annotated[str, typer.Option(help=f"One of {', '.join(LOG_LEVELS)}.")] = "info",
 ) -> None:
     """Serve one size of a model from this machine, and keep it at what the hub wants.
 
@@ -127,19 +80,9 @@ def edge(
 
     settings = EdgeSettings(
         hub=_checked_url(hub),
-        node=_checked_name("--node", node),
-        model=_checked_name("--model", model),
-        budget=_budget(
-            {
-                "params": params,
-                "macs": macs,
-                "bytes": n_bytes,
-                "latency_ms": latency_ms,
-                "memory_bytes": memory_bytes,
-            },
-            batch=batch,
-            threads=threads,
-        ),
+        node=check_name(node, "change --node"),
+        model=check_name(model, "change --model"),
+        budget=_budget(given, batch=batch, threads=threads),
         store=store,
         token=_token(token, token_file, store),
         quality=_one_of("--quality", quality, QUALITIES) if quality is not None else None,
@@ -170,17 +113,16 @@ def _end(failures: list[ServiceError], error: ServiceError, stop: Callable[[], N
     stop()
 
 
-def _budget(given: Mapping[str, float | None], *, batch: int, threads: int) -> Budget:
-    from service.node.settings import Budget
+def _budget(given: dict[str, float], *, batch: int, threads: int) -> Budget:
+    from service.node.settings import LARGEST_VALUE, UNITS, Budget
 
-    options = {unit: f"--{unit.replace('_', '-')}" for unit in given}
-    values = {unit: value for unit, value in given.items() if value is not None}
-    if len(values) != 1:
-        found = "none is given" if not values else f"{' and '.join(options[unit] for unit in values)} are given"
+    options = {unit: f"--{unit.replace('_', '-')}" for unit in UNITS}
+    if len(given) != 1:
+        found = f"{' and '.join(options[unit] for unit in given)} are given" if given else "none is given"
         raise CommandError(
             "invalid-budget", f"a node has one budget, {found}; give one of {', '.join(options.values())}"
         )
-    (unit, value), *_ = values.items()
+    ((unit, value),) = given.items()
     if not (math.isfinite(value) and 0 < value <= LARGEST_VALUE):
         raise CommandError("invalid-budget", f"{options[unit]} is {value:g}; give a number above 0, up to 2^53")
     return Budget(unit, value, batch=batch, threads=threads)
@@ -220,10 +162,6 @@ def _checked_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
         raise typer.BadParameter(f"'{url[:80]}' is no address of a hub; one looks like http://hub.example:8000")
     return url
-
-
-def _checked_name(option: str, value: str) -> str:
-    return check_name(value, f"change {option}")
 
 
 def _one_of(option: str, value: str, allowed: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from service.commands.arguments import (
     check_output_file,
 )
 from service.commands.manifest_file import manifest_path, write_manifest
-from service.terminal import note, print_json, print_table, progress_reports, reported_errors
+from service.terminal import note, print_result, print_table, progress_reports, reported_errors
 
 Unit = Literal["params", "macs", "bytes"]
 
@@ -61,10 +61,7 @@ def export(
         )
     write_manifest(manifest, output)
     note(f"wrote {output} and {manifest_path(output).name}")
-    if json:
-        print_json(manifest)
-    else:
-        print_table(("", "value"), _rows(manifest))
+    print_result(manifest, lambda shown: print_table(("", "value"), _rows(shown)), json=json)
 
 
 def _one_budget(*, params: int | None, macs: int | None, size_bytes: int | None) -> tuple[Unit, int]:

@@ -16,7 +16,7 @@ from service.commands.arguments import (
     read_arrays,
 )
 from service.commands.inspect import print_description
-from service.terminal import note, print_json, progress_reports, reported_errors
+from service.terminal import note, print_result, progress_reports, reported_errors
 
 
 @reported_errors()
@@ -75,10 +75,7 @@ def import_network(
             progress=progress,
         )
     note(f"wrote {output} ({description['file_bytes']:,} bytes)")
-    if json:
-        print_json(description)
-    else:
-        print_description(description)
+    print_result(description, print_description, json=json)
 
 
 def _parse_freeze(text: str) -> tuple[str, int]:

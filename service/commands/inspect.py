@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from service.commands.arguments import CheckpointArgument, JsonOption, check_input_file
-from service.terminal import print_json, print_table, reported_errors
+from service.terminal import print_result, print_table, reported_errors
 
 SHOWN_PLACES = 3
 """Places of a group that the table lists before it says how many more there are; `--json` has them all."""
@@ -21,10 +21,7 @@ def inspect(checkpoint: CheckpointArgument, json: JsonOption = False) -> None:
     from service.builds.worker import in_process as local
 
     description = local.inspect_checkpoint(checkpoint)
-    if json:
-        print_json(description)
-    else:
-        print_description(description)
+    print_result(description, print_description, json=json)
 
 
 def print_description(description: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ import typer
 from service.commands.arguments import DeviceOption, JsonOption, check_input_file, check_output_file, read_arrays
 from service.commands.curve import print_curve
 from service.commands.manifest_file import write_json
-from service.terminal import Report, note, print_error, print_json, progress_reports, reported_errors
+from service.terminal import Report, note, print_error, print_result, progress_reports, reported_errors
 
 CHECKPOINT_ENDING = ".inn"
 LARGEST_COUNT = 1_000_000
@@ -105,10 +105,7 @@ def train(
         note(f"wrote {curve}")
     note(f"trained in {result['seconds']:,.0f} s, without the curve")
     note(f"wrote {output} ({result['file_bytes']:,} bytes, {result['checkpoint']})")
-    if json:
-        print_json(result)
-    else:
-        print_curve(result["curve"])
+    print_result(result, lambda trained: print_curve(trained["curve"]), json=json)
 
 
 def _without_epochs(progress: Report) -> Report:

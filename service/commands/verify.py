@@ -11,7 +11,7 @@ from service.commands.arguments import JsonOption, check_digest, check_input_fil
 from service.commands.manifest_file import manifest_path, read_manifest
 from service.ground.errors import DigestMismatchError
 from service.ground.files import hash_file
-from service.terminal import CommandError, print_json, reported_errors
+from service.terminal import CommandError, print_result, reported_errors
 
 CHECKPOINT_SUFFIX = ".inn"
 
@@ -35,11 +35,12 @@ def verify(
         result = local.verify_checkpoint(file, digest=digest)
     else:
         result = verify_artifact(file, digest=digest)
-    if json:
-        print_json(result)
-    else:
-        typer.echo(f"{result['kind']} {result['file']} is intact: {result['digest']}")
-        typer.echo(f"compared with: {', '.join(result['checked'])}")
+    print_result(result, _print_intact, json=json)
+
+
+def _print_intact(result: dict[str, Any]) -> None:
+    typer.echo(f"{result['kind']} {result['file']} is intact: {result['digest']}")
+    typer.echo(f"compared with: {', '.join(result['checked'])}")
 
 
 def verify_artifact(path: Path, *, digest: str | None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,28 +15,10 @@ if TYPE_CHECKING:
     import httpx
 
 DEFAULT_HUB = "http://127.0.0.1:8000"
-DEFAULT_STORE = Path("store")
 ADMIN_KEY_FILE = Path("fleet") / "admin-key"
 """Where a store keeps the key of administrators."""
 
 TIMEOUT_SECONDS = 30.0
-
-HubOption = Annotated[str, typer.Option(metavar="URL", envvar="INN_HUB", help="Address of the hub.")]
-KeyFileOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--admin-key-file",
-        metavar="FILE",
-        envvar="INN_ADMIN_KEY_FILE",
-        help="File with the admin key; else INN_ADMIN_KEY, else fleet/admin-key of --store.",
-        show_default=False,
-    ),
-]
-# Only for the environment variable: a key on a command line could be seen by everyone on the machine.
-KeyOption = Annotated[str | None, typer.Option("--admin-key", envvar="INN_ADMIN_KEY", hidden=True)]
-StoreOption = Annotated[
-    Path, typer.Option(metavar="DIR", envvar="INN_STORE", help="Store of the hub, when it is on this machine.")
-]
 
 
 class Hub:
@@ -44,12 +26,12 @@ class Hub:
 
     Args:
         url: its address.
-        key: the admin key.
+        find_key: gives the admin key, once it is needed.
     """
 
-    def __init__(self, url: str, key: str) -> None:
+    def __init__(self, url: str, find_key: Callable[[], str]) -> None:
         self._url = url.rstrip("/")
-        self._key = key
+        self._find_key = find_key
 
     def call(
         self,
@@ -74,10 +56,14 @@ class Hub:
             The JSON of the answer, None when it has none.
 
         Raises:
-            CommandError: the hub cannot be reached, or answers with a problem, whose code it has.
+            CommandError: there is no address or no key, or the hub cannot be reached, or it answers with a problem,
+                whose code it has.
         """
         import httpx
 
+        if not self._url.startswith(("http://", "https://")):
+            raise CommandError("invalid-address", f"'{self._url}' is no address of a hub; one is {DEFAULT_HUB}")
+        key = self._find_key()
         try:
             # A connection for each request: commands send one, or one a minute.
             with httpx.Client(timeout=TIMEOUT_SECONDS + wait_seconds) as client:
@@ -86,7 +72,7 @@ class Hub:
                     f"{self._url}{path}",
                     json=body,
                     params=list(query),
-                    headers={**(headers or {}), "authorization": f"Bearer {self._key}"},
+                    headers={**(headers or {}), "authorization": f"Bearer {key}"},
                 )
         except httpx.TransportError as exc:
             raise CommandError(
@@ -108,14 +94,34 @@ class Hub:
             raise CommandError("no-hub", f"what answers at {self._url} is no hub; check the address") from exc
 
 
-def open_hub(url: str, *, key_file: Path | None, key: str | None, store: Path) -> Hub:
-    """The hub at an address, with the admin key from the first place that has one.
+def open_hub(
+    hub: Annotated[str, typer.Option(metavar="URL", envvar="INN_HUB", help="Address of the hub.")] = DEFAULT_HUB,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--admin-key-file",
+            metavar="FILE",
+            envvar="INN_ADMIN_KEY_FILE",
+            help="File with the admin key; else INN_ADMIN_KEY, else fleet/admin-key of --store.",
+            show_default=False,
+        ),
+    ] = None,
+    # Only for the environment variable: a key on a command line could be seen by everyone on the machine.
+    key: Annotated[str | None, typer.Option("--admin-key", envvar="INN_ADMIN_KEY", hidden=True)] = None,
+    store: Annotated[
+        Path, typer.Option(metavar="DIR", envvar="INN_STORE", help="Store of the hub, when it is on this machine.")
+    ] = Path("store"),
+) -> Hub:
+    """The hub at an address (for `takes`)."""
+    return Hub(hub, lambda: _admin_key(key_file, key, store))
+
+
+def _admin_key(key_file: Path | None, key: str | None, store: Path) -> str:
+    """The admin key from the first place that has one.
 
     Raises:
-        CommandError: there is no key, or it is none.
+        CommandError: there is none, or it is none.
     """
-    if not url.startswith(("http://", "https://")):
-        raise CommandError("invalid-address", f"'{url}' is no address of a hub; one is {DEFAULT_HUB}")
     path = key_file or (store / ADMIN_KEY_FILE if key is None else None)
     if path is not None:
         try:
@@ -130,7 +136,7 @@ def open_hub(url: str, *, key_file: Path | None, key: str | None, store: Path) -
             raise CommandError("invalid-admin-key", f"'{path}' holds no admin key") from exc
     if not key or not key.isascii() or not key.isprintable():
         raise CommandError("invalid-admin-key", "the admin key is empty or not printable ASCII")
-    return Hub(url, key)
+    return key
 
 
 def check_node(name: str) -> str:
