@@ -44,13 +44,12 @@ def serve(
         if not is_installed(module):
             raise missing_extra(module)
     from service.ground.logs import configure_logs
-    from service.http.zero_copy import with_zero_copy
     from service.hub.app import create_app
 
     configure_logs(settings.log_level)
     app = create_app(settings, imports=checkpoints)
     run_http_server(
-        lambda stop: with_zero_copy(app),
+        lambda stop: app,
         host=settings.host,
         port=settings.port,
         what="hub",

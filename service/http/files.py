@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.http import zero_copy
 from service.http.errors import RangeNotSatisfiableError
 from service.store.interface import Lease
 
@@ -149,40 +148,29 @@ class ArtifactResponse(Response):
             if self._range.size_bytes == 0:
                 await send({"type": "http.response.body", "body": b""})
                 return
-            await self._send_range(receive, send, is_zero_copy=zero_copy.EXTENSION in (scope.get("extensions") or {}))
+            await self._send_range(receive, send)
         finally:
             self._lease.release()
 
-    async def _send_range(self, receive: Receive, send: Send, *, is_zero_copy: bool) -> None:
+    async def _send_range(self, receive: Receive, send: Send) -> None:
         gone = asyncio.ensure_future(_disconnected(receive))
         descriptor = await asyncio.to_thread(os.open, self._lease.path, os.O_RDONLY)
         try:
             position = self._range.start
             while position < self._range.stop and not gone.done():
                 left = self._range.stop - position
-                if is_zero_copy and is_cached(descriptor, position, min(BLOCK_BYTES, left)):
-                    n_bytes = min(BLOCK_BYTES, left)
-                    message = {"type": zero_copy.EXTENSION, "file": descriptor, "offset": position, "count": n_bytes}
-                else:
-                    block = None if is_zero_copy else read_cached(descriptor, min(CACHED_BYTES, left), position)
-                    if block is None:
-                        block = await asyncio.to_thread(os.pread, descriptor, min(BLOCK_BYTES, left), position)
-                    if not block:
-                        digest, size_bytes = self._lease.digest, self._lease.size_bytes
-                        raise OSError(f"artifact {digest} is shorter than its {size_bytes} bytes")
-                    n_bytes = len(block)
-                    message = {"type": "http.response.body", "body": block}
-                position += n_bytes
-                await send({**message, "more_body": position < self._range.stop})
-                self._sent(n_bytes)
+                block = read_cached(descriptor, min(CACHED_BYTES, left), position)
+                if block is None:
+                    block = await asyncio.to_thread(os.pread, descriptor, min(BLOCK_BYTES, left), position)
+                if not block:
+                    digest, size_bytes = self._lease.digest, self._lease.size_bytes
+                    raise OSError(f"artifact {digest} is shorter than its {size_bytes} bytes")
+                position += len(block)
+                await send({"type": "http.response.body", "body": block, "more_body": position < self._range.stop})
+                self._sent(len(block))
         finally:
             os.close(descriptor)
             gone.cancel()
-
-
-def is_cached(descriptor: int, position: int, n_bytes: int) -> bool:
-    """Whether the first and the last byte of a part of a file can be had without waiting for a disk."""
-    return all(read_cached(descriptor, 1, one) for one in (position, position + n_bytes - 1))
 
 
 def read_cached(descriptor: int, n_bytes: int, position: int) -> bytes | bytearray | None:

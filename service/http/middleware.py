@@ -63,7 +63,7 @@ class RequestMiddleware:
                 status = message["status"]
                 message["headers"] = [*message["headers"], id_header, (b"x-content-type-options", b"nosniff")]
             else:
-                n_bytes += len(message.get("body", b"")) + message.get("count", 0)  # the latter of a file, uncopied
+                n_bytes += len(message.get("body", b""))
             await send(message)
 
         started = time.perf_counter()
