@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -19,27 +19,36 @@ GIB = 1024 * MIB
 Device = Literal["auto", "cpu", "cuda"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
+# What the hub has in its own settings and passes on to its builders.
+BuilderDevice = Annotated[
+    Device, Field(description="Where networks are discretized: `auto` takes CUDA when there is one.")
+]
+BuilderThreads = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=1024,
+        description="Threads of one builder process, which decide the last bits of a build; 0 takes one for each core.",
+    ),
+]
+BuilderMemory = Annotated[
+    int | None,
+    Field(ge=256 * MIB, description="Memory one builder process may take; not limited when unset."),
+]
+OpenCheckpoints = Annotated[
+    int, Field(ge=1, le=64, description="Checkpoints that one builder process keeps open between requests.")
+]
+
 
 class BuilderSettings(BaseSettings):
     """What a builder process needs to know; the hub passes these on from its own settings."""
 
     model_config = SettingsConfigDict(env_prefix="INN_BUILDER_", env_nested_delimiter="__", frozen=True, extra="forbid")
 
-    device: Device = Field(
-        default="auto", description="Where networks are discretized: `auto` takes CUDA when there is one."
-    )
-    threads: int = Field(
-        default=0,
-        ge=0,
-        le=1024,
-        description="Threads of one builder process, which decide the last bits of a build; 0 takes one for each core.",
-    )
-    memory_bytes: int | None = Field(
-        default=None, ge=256 * MIB, description="Memory one builder process may take; not limited when unset."
-    )
-    open_checkpoints: int = Field(
-        default=2, ge=1, le=64, description="Checkpoints that one builder process keeps open between requests."
-    )
+    device: BuilderDevice = "auto"
+    threads: BuilderThreads = 0
+    memory_bytes: BuilderMemory = None
+    open_checkpoints: OpenCheckpoints = 2
     log_level: LogLevel = Field(default="info", description="Least severe log line that a builder process writes.")
 
 
@@ -82,22 +91,11 @@ class ApiSettings(BaseSettings):
     jobs_kept_seconds: float = Field(
         default=3600.0, gt=0.0, description="How long the state of a finished job is kept."
     )
-    device: Device = Field(
-        default="auto", description="Where networks are discretized: `auto` takes CUDA when there is one."
-    )
+    device: BuilderDevice = "auto"
     builder_processes: int = Field(default=1, ge=1, le=64, description="Builds that may run at the same time.")
-    builder_threads: int = Field(
-        default=0,
-        ge=0,
-        le=1024,
-        description="Threads of one builder process, which decide the last bits of a build; 0 takes one for each core.",
-    )
-    builder_memory_bytes: int | None = Field(
-        default=None, ge=256 * MIB, description="Memory one builder process may take; not limited when unset."
-    )
-    builder_open_checkpoints: int = Field(
-        default=2, ge=1, le=64, description="Checkpoints that one builder process keeps open between requests."
-    )
+    builder_threads: BuilderThreads = 0
+    builder_memory_bytes: BuilderMemory = None
+    builder_open_checkpoints: OpenCheckpoints = 2
     sessions_max: int = Field(default=32, ge=1, description="Sessions that may be loaded at one time.")
     session_memory_bytes: int = Field(
         default=4 * GIB, ge=1 * MIB, description="Bytes of artifacts that may be loaded in sessions at one time."

@@ -41,19 +41,16 @@ class SqliteCatalogue:
         self._read = self._database.read
 
     def close(self) -> None:
-        """Writes the pending uses and closes the file."""
         self.flush_uses()
         self._database.close()
 
     # Models
 
     def models(self) -> list[ModelRow]:
-        """All models, by name."""
         rows = self._read("SELECT name, digest, size_bytes, description, added FROM models ORDER BY name")
         return [ModelRow(row[0], row[1], row[2], json.loads(row[3]), row[4]) for row in rows]
 
     def put_model(self, name: str, digest: str, size_bytes: int, description: dict[str, Any]) -> ModelRow:
-        """Adds a model or replaces the one of this name."""
         row = ModelRow(name, digest, size_bytes, description, self._clock())
         with self._write() as connection:
             connection.execute(
@@ -63,19 +60,16 @@ class SqliteCatalogue:
         return row
 
     def delete_model(self, name: str) -> None:
-        """Forgets a model; its artifacts stay."""
         with self._write() as connection:
             connection.execute("DELETE FROM models WHERE name = ?", (name,))
 
     # Artifacts: the journal of the store
 
     def known_artifacts(self) -> list[tuple[str, int, float]]:
-        """`(digest, size_bytes, last_used)` of every artifact, least recently used first."""
         rows = self._read("SELECT digest, size_bytes, last_used FROM artifacts ORDER BY last_used")
         return [(row[0], row[1], row[2]) for row in rows]
 
     def artifact_added(self, digest: str, size_bytes: int) -> None:
-        """Notes an artifact; noting it again keeps what leads to it."""
         now = self._clock()
         with self._write() as connection:
             connection.execute(
@@ -85,17 +79,14 @@ class SqliteCatalogue:
             )
 
     def artifact_removed(self, digest: str) -> None:
-        """Forgets an artifact, with the builds and exports that lead to it."""
         with self._write() as connection:
             connection.execute("DELETE FROM artifacts WHERE digest = ?", (digest,))
 
     def artifact_used(self, digest: str) -> None:
-        """Notes a use in memory; `flush_uses`, and any other write, brings it to the file."""
         with self._uses_lock:
             self._uses[digest] = self._clock()
 
     def flush_uses(self) -> None:
-        """Writes the uses noted since the last time."""
         if self._uses:
             with self._write():
                 pass
@@ -103,22 +94,18 @@ class SqliteCatalogue:
     # Builds and exports
 
     def build(self, build_key: str) -> Manifest | None:
-        """Manifest of the artifact that a build key led to."""
         return self._manifest("SELECT manifest FROM builds WHERE build_key = ?", build_key)
 
     def export(self, request_key: str) -> Manifest | None:
-        """Manifest that a request led to: that of the build, with the members that are the request's own."""
         rows = self._read(
             "SELECT manifest, members FROM exports JOIN builds USING (build_key) WHERE request_key = ?", (request_key,)
         )
         return {**json.loads(rows[0][0]), **json.loads(rows[0][1])} if rows else None
 
     def manifest_of(self, digest: str) -> Manifest | None:
-        """Manifest of an artifact, as its first build wrote it."""
         return self._manifest("SELECT manifest FROM builds WHERE digest = ? ORDER BY created LIMIT 1", digest)
 
     def put_build(self, build_key: str, manifest: Manifest) -> None:
-        """Notes what a build key leads to; ignored unless `manifest["digest"]` is a noted artifact."""
         with self._write() as connection:
             connection.execute(
                 "INSERT INTO builds SELECT ?, digest, ?, ? FROM artifacts WHERE digest = ? "
@@ -127,13 +114,6 @@ class SqliteCatalogue:
             )
 
     def put_export(self, request_key: str, build_key: str, members: Manifest) -> None:
-        """Notes what a request leads to; ignored unless the build is noted.
-
-        Args:
-            request_key: of the request.
-            build_key: of the build that made the artifact.
-            members: of the manifest that are the request's own, such as `budget`.
-        """
         with self._write() as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO exports SELECT ?, build_key, ?, ? FROM builds WHERE build_key = ?",
@@ -141,10 +121,6 @@ class SqliteCatalogue:
             )
 
     def trim(self, *, exports: int = EXPORTS_KEPT, curves: int = CURVES_KEPT) -> None:
-        """Forgets the oldest exports and curves beyond a number, so that endless new requests cannot fill the disk.
-
-        A forgotten export costs its next request a plan, not a build.
-        """
         for table, kept in (("exports", exports), ("curves", curves)):
             excess = self._read(f"SELECT max(0, count(*) - ?) FROM {table}", (kept,))[0][0]
             if excess:
@@ -157,11 +133,9 @@ class SqliteCatalogue:
     # Curves
 
     def curve(self, curve_key: str) -> dict[str, Any] | None:
-        """A curve that was measured before."""
         return self._manifest("SELECT curve FROM curves WHERE curve_key = ?", curve_key)
 
     def put_curve(self, curve_key: str, checkpoint: str, curve: dict[str, Any]) -> None:
-        """Notes a measured curve of a checkpoint digest."""
         with self._write() as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO curves VALUES (?, ?, ?, ?)",
@@ -169,7 +143,6 @@ class SqliteCatalogue:
             )
 
     def delete_curves(self, checkpoint: str) -> None:
-        """Forgets the curves of a checkpoint digest."""
         with self._write() as connection:
             connection.execute("DELETE FROM curves WHERE checkpoint = ?", (checkpoint,))
 
