@@ -11,6 +11,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from inn_core.training.recipes.shipped import shipped_file
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LINUX = {"sys_platform": "linux", "platform_machine": "x86_64", "platform_python_implementation": "CPython"}
@@ -101,3 +103,14 @@ def test_the_licence_is_the_one_that_the_package_names() -> None:
     assert "Apache License" in text
     assert "Version 2.0, January 2004" in text
     assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_the_wheel_has_what_ships_of_models_as_data_and_no_package_called_models() -> None:
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert build["packages"] == ["inn_core", "service"]
+    copied = (ROOT / "Dockerfile").read_text()
+    for source, target in build["force-include"].items():
+        assert (ROOT / source).is_file()
+        assert f"COPY {Path(source).parent} {Path(source).parent}\n" in copied
+        assert target == f"inn_core/data/{Path(source).relative_to('models')}"
+        assert shipped_file(str(Path(source).relative_to("models"))) == ROOT / source

@@ -22,11 +22,8 @@ NOT_ON_A_NODE = (
     "safetensors",
     "scipy",
     "inn_core",
-    "models",
-    "tests",
-    "pytest",
 )
-NOT_IN_ANY_IMAGE = ("pip", "setuptools", "wheel", "ensurepip", "tests", "pytest", "mypy")
+NOT_IN_ANY_IMAGE = ("models", "pip", "setuptools", "wheel", "ensurepip", "tests", "pytest", "mypy")
 TOOLS = ("pip", "pip3", "gcc", "cc", "c++", "make", "ld", "git")
 
 FOUND_MODULES = (

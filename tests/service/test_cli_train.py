@@ -136,6 +136,24 @@ def test_every_quality_of_a_trained_checkpoint_can_be_exported(
     assert manifest["parity"] <= PARITY
 
 
+def test_a_recipe_imports_a_package_called_models_of_its_own(tmp_path: Path) -> None:
+    """People call theirs so; none of ours may be found in its place."""
+    write_desk(tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "__init__.py").write_text("START = 'small.inn'\n")
+    (tmp_path / "rec.py").write_text(
+        "import stoppable\n"
+        "from inn_core.checkpoint.storage import load_checkpoint\n"
+        "from models import START\n"
+        "from dataclasses import replace\n"
+        "def recipe():\n"
+        "    return replace(stoppable.recipe(), start=lambda: load_checkpoint(START))\n"
+    )
+    finished = inn_process("train", "rec:recipe", "-o", "out.inn", "--epochs", "1", folder=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "out.inn").is_file()
+
+
 def test_without_labels_none_are_read(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Which precision is faster is measured, and two measurements may come out differently.
     monkeypatch.setattr(inn_core.training.recipes.run, "is_bfloat16_faster", lambda *arguments, **options: False)
