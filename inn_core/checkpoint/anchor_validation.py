@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.graph.analysis.normalize import is_usable
 from inn_core.graph.axis import Axis, axis_groups, axis_size
-from inn_core.graph.structure import Array
 
 PREFIX = "instant/"
 

@@ -13,9 +13,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.errors import InvalidCalibrationError
-from inn_core.graph.structure import Array
 
 LEVELS = 256
 MIN_SAMPLES = 8

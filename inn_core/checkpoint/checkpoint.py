@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inn_core.graph.structure import Array, Structure, Template
+from inn_core.arrays import Array
+from inn_core.graph.structure import Structure, Template
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from inn_core.arrays import Array
 from inn_core.errors import DigestMismatchError, InvalidCheckpointError
 from inn_core.files import written_aside
-from inn_core.graph.structure import Array
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
 MAX_RANK = 32

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import helper
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.calibration import calibration_samples
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.errors import InnError
 from inn_core.graph.axis import axis_size
-from inn_core.graph.structure import Array
 
 CHUNK_SAMPLES = 64
 

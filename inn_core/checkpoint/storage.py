@@ -16,13 +16,14 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.safetensors import invalid, read_tensors, read_text, write_tensors
 from inn_core.checkpoint.structure_json import structure_from_json, structure_to_json
 from inn_core.checkpoint.validation import InconsistentCheckpointError, check_checkpoint
 from inn_core.errors import InnError, InvalidCheckpointError
 from inn_core.files import file_digest
-from inn_core.graph.structure import Array, Template
+from inn_core.graph.structure import Template
 
 __all__ = ["FORMAT_VERSION", "file_digest", "load_checkpoint", "read_header", "save_checkpoint"]
 

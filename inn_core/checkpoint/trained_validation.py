@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.qualities import SMOOTH, TRAINED
 from inn_core.graph.analysis.normalize import is_usable
 from inn_core.graph.axis import axis_size
 from inn_core.graph.cost import PATH_UNITS
-from inn_core.graph.structure import Array
 
 MOST_KNOTS = 64
 """Most knots of normalization statistics on a size path: training stops there, and a file may not ask for more."""

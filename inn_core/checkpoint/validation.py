@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.anchor_validation import anchor_faults
 from inn_core.checkpoint.calibration import LEVELS, levels_name
 from inn_core.checkpoint.checkpoint import Checkpoint
@@ -20,7 +21,7 @@ from inn_core.errors import InnError, InvalidWeightsError
 from inn_core.graph.analysis.normalize import FLOAT_TYPES, is_usable
 from inn_core.graph.axis import Axis, axis_groups, axis_size
 from inn_core.graph.cost import PATH_UNITS, CostModel
-from inn_core.graph.structure import Array, Structure
+from inn_core.graph.structure import Structure
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.calibration import calibration_samples
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.qualities import check_quality
@@ -28,7 +29,6 @@ from inn_core.fitting.runtime import (
     spread,
 )
 from inn_core.graph.program import Program
-from inn_core.graph.structure import Array
 from inn_core.integral.selection import selections
 from inn_core.planning.plan import Plan, planner_of
 from inn_core.progress import Progress, no_progress, scaled

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from inn_core.arrays import Array, IntArray
 from inn_core.checkpoint.checkpoint import Checkpoint
-from inn_core.graph.axis import IndexArray, kept_indices
+from inn_core.graph.axis import kept_indices
 from inn_core.graph.linear_nodes import contracted_position
-from inn_core.graph.structure import Array
 from inn_core.planning.plan import planner_of
 from inn_core.sized.anchors import AnchorNetwork, contains, read_anchors
 from inn_core.sized.schur_complement import dense_nodes, reduced_weights, relative_selections, to_tensor
@@ -63,7 +63,7 @@ def _mix_(
     weight: torch.Tensor,
     below: AnchorNetwork,
     sizes: Mapping[str, int],
-    common: Mapping[str, IndexArray],
+    common: Mapping[str, IntArray],
     share: float,
 ) -> None:
     """Mix in the knot below. What only the plan has: its producer channels stay, its consumer channels fade."""

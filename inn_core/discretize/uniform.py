@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import torch
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
-from inn_core.graph.structure import Array, Sizes
+from inn_core.graph.structure import Sizes
 from inn_core.sized.between_knots import BetweenKnots
 from inn_core.sized.codec import kernel_sampler, read_parameters, sampler_of, statistics_chunks
 from inn_core.sized.sampled_sizes import SampledSizes

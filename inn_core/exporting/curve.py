@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.calibration import calibration_samples
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.qualities import SIZES_AS_TRAINED
@@ -26,7 +27,6 @@ from inn_core.files import written_aside
 from inn_core.fitting.runtime import choose_device, chunk_samples
 from inn_core.graph.program import Program
 from inn_core.graph.resized import resize_template
-from inn_core.graph.structure import Array
 from inn_core.planning.plan import Budget, Plan, choose_plan, feasible_range
 from inn_core.progress import Progress, no_progress, scaled
 from inn_core.sized.codec import is_trained, smallest_trained

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.qualities import check_quality
 from inn_core.exporting.onnx_writer import AssembledFile, write_onnx
@@ -21,7 +22,6 @@ from inn_core.files import sync_folder
 from inn_core.graph.axis import axis_size
 from inn_core.graph.node import default_opset
 from inn_core.graph.resized import resize_template
-from inn_core.graph.structure import Array
 from inn_core.planning.plan import Budget, Plan, choose_plan, feasible_range
 from inn_core.planning.tensor_summary import describe_tensors
 from inn_core.progress import Progress, no_progress, scaled

@@ -14,11 +14,11 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.safetensors import bytes_of
 from inn_core.errors import ArtifactTooLargeError
 from inn_core.files import written_aside
 from inn_core.graph.onnx_bytes import MAX_FILE_BYTES, graph_head, initializer_head
-from inn_core.graph.structure import Array
 
 
 @dataclass(frozen=True)

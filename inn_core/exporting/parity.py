@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 import torch
 
+from inn_core.arrays import Array
 from inn_core.caches import WeakCache
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.samples import chunks, first_samples, fixed_batch, random_samples
@@ -18,7 +19,6 @@ from inn_core.errors import ParityError
 from inn_core.exporting.curve import agreement
 from inn_core.graph.program import Program
 from inn_core.graph.resized import resize_template
-from inn_core.graph.structure import Array
 from inn_core.planning.plan import planner_of
 
 PARITY_TOLERANCE = {"float64": 1e-4, "float32": 1e-4, "float16": 2e-2}

@@ -131,8 +131,7 @@ def _add_chunk(
     environment = program.begin(chunk)
     written: dict[int, torch.Tensor] = {}
     with torch.set_grad_enabled(generator is not None):
-        for index in range(len(program.nodes)):
-            program.step(index, environment, weights)
+        for index in program.walk([environment], weights):
             entry = by_index.get(index)
             if entry is not None:
                 _add_inputs(sums[index], environment[entry.data].detach(), entry)
@@ -142,7 +141,6 @@ def _add_chunk(
                     environment[entry.output] = output = output.detach().requires_grad_()
                 output.retain_grad()
                 written[index] = output
-            program.release(index, environment)
         if generator is None:
             return
         outputs = {name: environment[name] for name in program.outputs}

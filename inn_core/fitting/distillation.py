@@ -16,13 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.fitting.channel_statistics import output_kinds
 from inn_core.fitting.divergence import OutputKind, divergence
 from inn_core.fitting.runtime import Chunk, LoadedNetwork, to_chunks
 from inn_core.graph.linear_nodes import linear_nodes
 from inn_core.graph.program import Program
-from inn_core.graph.structure import Array
 from inn_core.integral.selection import axis_selection, selections, take
 from inn_core.progress import Progress, no_progress
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 import torch
 
+from inn_core.arrays import IntArray
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.fitting.least_squares import NormalEquations, solve_with_shared_bias
 from inn_core.fitting.polyphase import Phase, output_phases, phase_positions
-from inn_core.graph.axis import IndexArray
 from inn_core.graph.linear_nodes import (
     LinearNode,
     input_rows,
@@ -71,7 +71,7 @@ class SizedModel:
         key: str,
         checkpoint: Checkpoint,
         weights: Mapping[str, torch.Tensor],
-        kept: Mapping[str, IndexArray],
+        kept: Mapping[str, IntArray],
         method: Method,
         *,
         device: torch.device,
@@ -121,9 +121,7 @@ class LockstepFit:
         for candidate in walking:
             candidate.environments = [dict(environment) for environment in full]
         count = len(self.program.nodes)
-        for index in range(count):
-            for environment in full:
-                self.program.step(index, environment, self.weights)
+        for index in self.program.walk(full, self.weights):
             entry = self.linear.get(index)
             for candidate in self.candidates.values():
                 if entry is not None and entry.data not in self.program.inputs:
@@ -132,8 +130,6 @@ class LockstepFit:
                 for environment in candidate.environments:
                     candidate.program.step(index, environment, candidate.fitted)
                     candidate.program.release(index, environment)
-            for environment in full:
-                self.program.release(index, environment)
             progress("refining", (index + 1) / count)
         return {key: candidate.fitted for key, candidate in self.candidates.items()}
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.errors import DeviceError
 from inn_core.graph.axis import axis_size
 from inn_core.graph.program import Program
 from inn_core.graph.resized import resize_template
-from inn_core.graph.structure import Array, Structure, Template
+from inn_core.graph.structure import Structure, Template
 
 CHUNK_ELEMENTS = 2**24  # largest activation of a chunk: 64 MiB in float32
 MAX_CHUNK = 256

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from inn_core.arrays import IntArray
 
 Segment = tuple[str | int, ...]
 Axis = tuple[Segment, ...]
-IndexArray = NDArray[np.int64]
 
 
 def fixed(size: int) -> Axis:
@@ -39,7 +39,7 @@ def axis_size(axis: Axis, sizes: Mapping[str, int]) -> int:
     return total
 
 
-def kept_indices(axis: Axis, full: Mapping[str, int], kept: Mapping[str, IndexArray]) -> IndexArray:
+def kept_indices(axis: Axis, full: Mapping[str, int], kept: Mapping[str, IntArray]) -> IntArray:
     """Positions along the full axis that stay when each group keeps `kept[group]`.
 
     Args:
@@ -51,7 +51,7 @@ def kept_indices(axis: Axis, full: Mapping[str, int], kept: Mapping[str, IndexAr
         Positions, shape `(axis_size(axis, sizes),)` with `sizes[g] = len(kept[g])`: segment after segment, each
         the outer product of its factors' selections.
     """
-    parts: list[IndexArray] = []
+    parts: list[IntArray] = []
     offset = 0
     for segment in axis:
         indices = np.zeros(1, dtype=np.int64)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import helper
 
+from inn_core.arrays import FloatArray, IntArray
 from inn_core.graph.onnx_bytes import graph_head, initializer_head
 from inn_core.graph.polynomial import Polynomial, compile_polynomial
 from inn_core.graph.resized import resize_template
@@ -19,9 +19,6 @@ Unit = Literal["params", "macs", "bytes"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
 PATH_UNITS: tuple[Unit, ...] = ("params", "macs")
 """Units that have a size path of their own; bytes follow parameters."""
-
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

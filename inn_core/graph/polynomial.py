@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inn_core.arrays import IntArray
 from inn_core.errors import GraphTooLargeError
 from inn_core.graph.axis import Axis
 from inn_core.graph.structure import Term
@@ -22,7 +23,6 @@ MAX_MONOMIALS = 1_000_000
 _EXACT_FLOAT = 2**53  # integers up to here are exact in float64, and so is every partial sum of non-negative terms
 _INT64_LIMIT = 2**63 - 1
 
-IntArray = NDArray[np.int64]
 Monomial = tuple[int, ...]  # sorted group indices, with repetition
 
 

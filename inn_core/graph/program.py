@@ -8,7 +8,7 @@ here is what the artifact computes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, MutableMapping
+from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import final
@@ -140,16 +140,40 @@ class Program:
             UnsupportedOperatorError: an operator cannot be computed exactly.
         """
         environment = self.begin(inputs)
-        kept = frozenset(keep)
-        for index in range(len(self.nodes)):
-            self.step(index, environment, weights)
-            self.release(index, environment, kept)
+        for _ in self.walk([environment], weights, keep=frozenset(keep)):
+            pass
         return {name: self.value(name, environment, weights) for name in dict.fromkeys([*self.outputs, *keep])}
 
     def begin(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A fresh environment with the checked graph inputs, on the program's device."""
         check_inputs(self._inputs, inputs)
         return {name: tensor if (tensor := inputs[name]).is_meta else tensor.to(self.device) for name in self.inputs}
+
+    def walk(
+        self,
+        environments: Sequence[MutableMapping[str, Tensor]],
+        weights: Mapping[str, Tensor],
+        *,
+        keep: Collection[str] = (),
+    ) -> Iterator[int]:
+        """Runs node after node, each on all environments, and stops behind each of them.
+
+        What a node wrote may be read and replaced while it is the last that ran; then values without further readers
+        are dropped, except those to keep. Gradients are recorded as where the walk is taken.
+
+        Args:
+            environments: of `begin`; they change. All of them walk together, so their live values must fit memory.
+            weights: as for `run`; looked up at every node.
+
+        Yields:
+            Index of the node that ran.
+        """
+        for index in range(len(self.nodes)):
+            for environment in environments:
+                self.step(index, environment, weights)
+            yield index
+            for environment in environments:
+                self.release(index, environment, keep)
 
     def step(self, index: int, environment: MutableMapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
         """Runs one node: reads its inputs, writes its outputs into `environment`.

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import onnx
-from numpy.typing import NDArray
 
 from inn_core.graph.axis import Axis
-
-Array = NDArray[Any]
 
 Sizes = Mapping[str, int]
 """A size for every group, by name."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.calibration import calibration_samples
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.discretize.discretize import refine
@@ -14,7 +15,6 @@ from inn_core.fitting.channel_statistics import PointStatistics, channel_axis, c
 from inn_core.fitting.runtime import LoadedNetwork
 from inn_core.graph.axis import axis_groups
 from inn_core.graph.cost import CostModel
-from inn_core.graph.structure import Array
 from inn_core.progress import Progress, scaled
 from inn_core.sized.anchors import anchor_arrays
 

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import torch
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.calibration import checked_samples, compact, levels_name
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.qualities import SMOOTH
@@ -33,7 +34,6 @@ from inn_core.fitting.runtime import (
 from inn_core.graph.analysis.source import read_onnx
 from inn_core.graph.analysis.template import make_template
 from inn_core.graph.cost import CostModel
-from inn_core.graph.structure import Array
 from inn_core.importing.allocation import (
     LAST_RUNG,
     Allocation,

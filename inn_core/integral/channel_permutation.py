@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.errors import InvalidInputError, InvalidWeightsError
-from inn_core.graph.structure import Array, Group, Structure
+from inn_core.graph.structure import Group, Structure
 from inn_core.integral.tsp import hamiltonian_path
 from inn_core.progress import Progress, no_progress
 

@@ -15,9 +15,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from inn_core.arrays import IntArray
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.errors import PartitionError
-from inn_core.graph.axis import Axis, IndexArray, axis_groups, axis_size
+from inn_core.graph.axis import Axis, axis_groups, axis_size
 from inn_core.graph.structure import Group, Sizes
 from inn_core.integral.interpolation import Grid, Interpolation, Taps
 from inn_core.integral.kernel import KernelSampling, integrate_taps, sample_taps
@@ -49,7 +50,7 @@ class KernelSampler(nn.Module):
     def __init__(
         self,
         checkpoint: Checkpoint,
-        orders: Mapping[str, IndexArray],
+        orders: Mapping[str, IntArray],
         *,
         sampling: KernelSampling | None = None,
         tuned: Mapping[str, list[Tensor]] | None = None,

@@ -11,13 +11,10 @@ from dataclasses import dataclass
 from itertools import combinations, product
 
 import numpy as np
-from numpy.typing import NDArray
 
+from inn_core.arrays import FloatArray, IntArray
 from inn_core.graph.cost import CostModel, Unit
 from inn_core.planning.size_grid import SizeGrids
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 REACH = 4  # largest change of one group, in rungs
 TOLERATED_GAP = 2.5e-3  # of the cost; below it a plan with more predicted damage is not worth the budget it uses

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from inn_core.arrays import FloatArray, IntArray
 from inn_core.caches import WeakCache
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.errors import BudgetUnreachableError, InvalidBudgetError
@@ -19,9 +20,6 @@ MAX_MULTIPLE = 1024
 # An exchange that only uses up the budget must not be predicted worse than the path's own plan at this share of it.
 WORST_FILL = 0.75
 _ROWS_AT_ONCE = 4096
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from inn_core.arrays import IntArray
 from inn_core.graph.structure import Group
-
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

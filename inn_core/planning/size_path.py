@@ -14,10 +14,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from inn_core.arrays import FloatArray, IntArray
 from inn_core.graph.cost import CostModel, Unit
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 
 def lower_hull(curve: FloatArray) -> FloatArray:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.fitting.channel_statistics import PointStatistics
-from inn_core.graph.structure import Array
 
 STORED = np.float16
 

@@ -124,9 +124,7 @@ def measure_moments(
     by_index = {node.index: node for node in nodes}
     environments = [program.begin(chunk) for chunk in chunks]
     found: dict[str, Moments] = {}
-    for index in range(len(program.nodes)):
-        for environment in environments:
-            program.step(index, environment, weights)
+    for index in program.walk(environments, weights):
         node = by_index.get(index)
         if node is not None:
             values = [environment[node.output] for environment in environments]
@@ -142,8 +140,6 @@ def measure_moments(
                 environment[node.output] = F.batch_norm(
                     value, mean, used.variance, scale, shift, training=False, eps=EPSILON
                 )
-        for environment in environments:
-            program.release(index, environment)
     return found
 
 

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.calibration import calibration_samples
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.qualities import SMOOTH, TRAINED
@@ -33,7 +34,6 @@ from inn_core.graph.axis import axis_groups
 from inn_core.graph.cost import PATH_UNITS, CostModel, Unit
 from inn_core.graph.linear_nodes import integrated_axes
 from inn_core.graph.program import Program
-from inn_core.graph.structure import Array
 from inn_core.integral.channel_permutation import smoothing_orders
 from inn_core.integral.kernel import KernelSampling
 from inn_core.integral.kernel_sampler import KernelSampler, sampling_from

@@ -16,6 +16,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from inn_core.arrays import IntArray
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.trained_validation import MOST_KNOTS
 from inn_core.graph.cost import PATH_UNITS, CostModel, Unit
@@ -26,7 +27,6 @@ COARSE_RATIO = 0.5  # cost of a knot over that of the one before, at the start
 DIVERGENCE_BOUND = 1e-3  # of outputs, in nats for classifiers, squared relative error otherwise
 CLOSEST_RATIO = 0.97  # knots are not placed closer than this
 
-IntArray = NDArray[np.int64]
 Difference = Callable[[Sizes, MomentsByWeight, MomentsByWeight], float]
 Interpolate = Callable[[SizeStatistics, Sizes], MomentsByWeight]
 

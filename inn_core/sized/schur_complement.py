@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from inn_core.arrays import Array, IntArray
 from inn_core.caches import WeakCache
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.fitting.channel_statistics import axis_layout, channel_axis
-from inn_core.graph.axis import IndexArray, axis_groups, kept_indices
+from inn_core.graph.axis import axis_groups, kept_indices
 from inn_core.graph.linear_nodes import LinearNode, contracted_position, linear_nodes, weight_from_matrix, weight_matrix
 from inn_core.graph.node import read_nodes
-from inn_core.graph.structure import Array
 from inn_core.sized.anchors import AnchorNetwork
 
 RIDGE = 1e-2  # of a channel's own power; correlations are stored in half precision, which it covers
@@ -68,8 +68,8 @@ def reduced_weights(
 
 
 def relative_selections(
-    orders: Mapping[str, IndexArray], larger: Mapping[str, int], smaller: Mapping[str, int]
-) -> dict[str, IndexArray]:
+    orders: Mapping[str, IntArray], larger: Mapping[str, int], smaller: Mapping[str, int]
+) -> dict[str, IntArray]:
     """Where the channels that a smaller plan keeps of every group stand among those of a larger one, both sorted."""
     return {
         name: np.searchsorted(np.sort(order[: larger[name]]), np.sort(order[: smaller[name]]))
@@ -87,7 +87,7 @@ def _integrate_(
     knot: AnchorNetwork,
     entry: LinearNode,
     weights: dict[str, torch.Tensor],
-    kept: Mapping[str, IndexArray],
+    kept: Mapping[str, IntArray],
 ) -> None:
     """Replace the contracted axis of one weight by its kept channels, and move the bias by the mean of the rest."""
     axis = channel_axis(checkpoint.structure, entry)
@@ -163,7 +163,7 @@ class Moments:
 
 
 def read_moments(
-    stored: tuple[Array, Array, Array], keep: IndexArray, drop: IndexArray, with_bias: bool, device: torch.device
+    stored: tuple[Array, Array, Array], keep: IntArray, drop: IntArray, with_bias: bool, device: torch.device
 ) -> Moments:
     """Read the moments of a node; without a bias, which has to carry the mean, they are those about zero."""
     lower, scale, mean = stored

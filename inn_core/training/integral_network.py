@@ -273,13 +273,11 @@ class IntegralNetwork(nn.Module):
         sampled = self.parts.sampled(self.sampler, sizes)
         by_index = {node.index: node for node in self.parts.nodes}
         environment = program.begin(feeds)
-        for index in range(len(program.nodes)):
-            program.step(index, environment, sampled.weights)
+        for index in program.walk([environment], sampled.weights):
             node = by_index.get(index)
             if node is not None:
                 scale, shift = sampled.scales[node.weight], sampled.shifts[node.weight]
                 environment[node.output] = normalize_batch(environment[node.output], scale, shift)
-            program.release(index, environment)
         return environment
 
     def program(self, sizes: Sizes | None = None) -> Program:

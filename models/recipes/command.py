@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from inn_core.arrays import Array
 from inn_core.errors import InnError
-from inn_core.graph.structure import Array
 
 
 def reported(run: Callable[[argparse.Namespace, Console], None], options: argparse.Namespace) -> int:

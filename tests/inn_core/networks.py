@@ -8,10 +8,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.graph.axis import Axis, axis_size, fixed
 from inn_core.graph.cost import CostModel
-from inn_core.graph.structure import Array, FrozenAxis, Group, SizeAttribute, SizeConstant, Structure, Template, Term
+from inn_core.graph.structure import FrozenAxis, Group, SizeAttribute, SizeConstant, Structure, Template, Term
 from inn_core.planning.size_path import build_path
 
 Weights = dict[str, tuple[Axis, ...]]

@@ -11,10 +11,11 @@ import torch
 from onnx import helper
 from torch import Tensor
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.qualities import SMOOTH
 from inn_core.graph.program import Program
-from inn_core.graph.structure import Array, Template
+from inn_core.graph.structure import Template
 from inn_core.integral.kernel_sampler import KernelSampler
 from inn_core.training.integral_network import IntegralNetwork
 from tests.inn_core.graph.tiny import model_of, node

@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 import torch
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.fitting.channel_order import NestedOrder
 from inn_core.fitting.runtime import LoadedNetwork
 from inn_core.graph.analysis.template import make_template
 from inn_core.graph.cost import CostModel
-from inn_core.graph.structure import Array
 from inn_core.planning.size_path import build_path
 from tests.inn_core.graph.tiny import Shape, model_of, node
 

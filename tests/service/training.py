@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.qualities import SMOOTH
 from inn_core.checkpoint.storage import save_checkpoint
-from inn_core.graph.structure import Array
 from inn_core.integral.channel_permutation import smoothing_orders
 from tests.inn_core.trained_networks import integral, residual_convnet, smooth_images
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from inn_core.arrays import Array
 from inn_core.graph.analysis.factors import FactorAxis, fixed_axis, freeze, fresh_axis, size_of, unify
 from inn_core.graph.node import Node
-from inn_core.graph.structure import Array
 
 
 class Flow:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from inn_core.arrays import Array
 from inn_core.errors import InvalidFreezeError
 from inn_core.graph.analysis.factors import FactorAxis, factors_of, freeze, name_axis, reason_of, size_of
 from inn_core.graph.analysis.flow import Flow, where
@@ -11,7 +12,7 @@ from inn_core.graph.analysis.rules import RULES
 from inn_core.graph.analysis.rules.linear import KERNEL_WINDOW
 from inn_core.graph.axis import axis_groups
 from inn_core.graph.node import Node
-from inn_core.graph.structure import Array, FrozenAxis, Group, SizeAttribute, SizeConstant, Structure, Term
+from inn_core.graph.structure import FrozenAxis, Group, SizeAttribute, SizeConstant, Structure, Term
 
 
 def analyse(

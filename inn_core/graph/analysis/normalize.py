@@ -15,9 +15,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from inn_core.arrays import Array
 from inn_core.errors import InvalidOnnxError
 from inn_core.graph.node import default_opset, read_nodes
-from inn_core.graph.structure import Array
 
 FLOAT_TYPES = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE})
 # Integer inputs that carry sizes, by operator and input position.

@@ -14,10 +14,10 @@ import numpy as np
 import onnx
 import torch
 
+from inn_core.arrays import Array
 from inn_core.errors import ExecutionError, InvalidOnnxError
 from inn_core.graph.analysis.normalize import SIZE_INPUTS, Graph, is_weight
 from inn_core.graph.program import Program
-from inn_core.graph.structure import Array
 
 MAX_FOLDED_ELEMENTS = 65_536
 INT64_MAX = 2**63 - 1

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import torch
 
+from inn_core.arrays import Array
 from inn_core.errors import (
     InnError,
     InvalidCalibrationError,
@@ -32,7 +33,7 @@ from inn_core.graph.analysis.normalize import (
 from inn_core.graph.analysis.shapes import Trace, settle_sizes, trace
 from inn_core.graph.node import read_nodes
 from inn_core.graph.operators import OPERATORS
-from inn_core.graph.structure import Array, Structure, Template
+from inn_core.graph.structure import Structure, Template
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Set
 import numpy as np
 import onnx
 
+from inn_core.arrays import Array
 from inn_core.errors import InnError
 from inn_core.graph.analysis.shapes import trace_model
 from inn_core.graph.axis import axis_size
 from inn_core.graph.node import read_nodes
 from inn_core.graph.resized import resize_template
-from inn_core.graph.structure import Array, Structure, Template
+from inn_core.graph.structure import Structure, Template
 
 N_RANDOM_PLANS = 3
 

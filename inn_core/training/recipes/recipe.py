@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.errors import InnError
-from inn_core.graph.structure import Array
 from inn_core.importing.reference import resolve
 from inn_core.training.loop import Batches
 from inn_core.training.settings import SizeTraining

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.errors import InvalidTrainingError
-from inn_core.graph.structure import Array
 from inn_core.progress import Progress, no_progress
 from inn_core.training.integral_network import IntegralNetwork
 from inn_core.training.loop import Batch, Batches, train_sizes_

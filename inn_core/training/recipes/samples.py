@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.samples import LABELS, checked_arrays, checked_labels, fixed_batch, input_dtypes
 from inn_core.errors import InnError
@@ -24,7 +25,6 @@ from inn_core.fitting.divergence import log_probabilities, output_kind
 from inn_core.fitting.runtime import spread
 from inn_core.graph.axis import axis_size
 from inn_core.graph.program import Program
-from inn_core.graph.structure import Array
 from inn_core.sized.batch_norm import normalized_nodes
 from inn_core.training.loop import Batch
 from inn_core.training.recipes.recipe import STATISTICS_SAMPLES, Recipe

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.anchor_validation import anchor_faults
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.storage import load_checkpoint, save_checkpoint
 from inn_core.errors import InvalidCheckpointError
-from inn_core.graph.structure import Array
 from inn_core.planning.plan import Budget, choose_plan
 
 DEMO = Path(__file__).parents[3] / "models" / "checkpoints" / "fashion_resnet_imported.inn"

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.safetensors import read_tensors, read_text, write_tensors
 from inn_core.errors import DigestMismatchError, InvalidCheckpointError
 from inn_core.files import file_digest
-from inn_core.graph.structure import Array
 
 DTYPES = [np.float64, np.float32, np.float16, np.int64, np.int32, np.int16, np.int8, np.uint64, np.uint32, np.uint16]
 

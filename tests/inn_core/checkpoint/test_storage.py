@@ -17,12 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.safetensors import read_tensors, write_tensors
 from inn_core.checkpoint.storage import file_digest, load_checkpoint, read_header, save_checkpoint
 from inn_core.errors import DigestMismatchError, InnError, InvalidCheckpointError, InvalidWeightsError
 from inn_core.graph.resized import resize_template
-from inn_core.graph.structure import Array, Template, Term
+from inn_core.graph.structure import Template, Term
 from inn_core.planning.plan import feasible_range
 from inn_core.training.integral_network import IntegralNetwork
 from tests.inn_core.networks import concat_network, residual_network

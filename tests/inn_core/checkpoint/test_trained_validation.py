@@ -14,13 +14,13 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.safetensors import read_tensors, write_tensors
 from inn_core.checkpoint.storage import load_checkpoint, save_checkpoint
 from inn_core.checkpoint.trained_validation import MOST_KNOTS, trained_faults
 from inn_core.errors import InnError, InvalidCheckpointError
 from inn_core.exporting.export import export_artifact
-from inn_core.graph.structure import Array
 from inn_core.planning.plan import Budget, feasible_range
 from inn_core.training.integral_network import IntegralNetwork
 from tests.inn_core.graph.tiny import model_of, node

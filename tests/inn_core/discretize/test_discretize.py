@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from scipy.special import log_softmax
 
 import inn_core.discretize.discretize
+from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.discretize.discretize import discretize
 from inn_core.discretize.uniform import trained_weights
@@ -20,7 +21,6 @@ from inn_core.errors import DeviceError, QualityUnavailableError
 from inn_core.fitting.lockstep import METHODS
 from inn_core.graph.axis import axis_size
 from inn_core.graph.resized import resize_template
-from inn_core.graph.structure import Array
 from inn_core.planning.plan import Budget, Plan, choose_plan, feasible_range
 from inn_core.training.integral_network import IntegralNetwork
 from inn_core.training.loop import train_sizes_

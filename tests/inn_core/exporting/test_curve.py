@@ -14,12 +14,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import inn_core.exporting.curve
+from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.discretize.discretize import discretize
 from inn_core.errors import BudgetUnreachableError, InvalidEvaluationError, MissingPackageError
 from inn_core.exporting.curve import agreement, check_samples, curve, plot, spaced_targets
 from inn_core.graph.resized import resize_template
-from inn_core.graph.structure import Array
 from inn_core.importing.pipeline import import_network
 from inn_core.planning.plan import Budget, choose_plan, feasible_range
 from tests.inn_core.sized_networks import small_transposed

@@ -16,12 +16,12 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 import inn_core.exporting.export
+from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.errors import BudgetUnreachableError, InvalidBudgetError, ParityError, QualityUnavailableError
 from inn_core.exporting.export import build_key, export_artifact
 from inn_core.exporting.onnx_writer import AssembledFile, write_onnx
 from inn_core.graph.resized import resize_template
-from inn_core.graph.structure import Array
 from inn_core.planning.plan import Budget, Plan, choose_plan, feasible_range
 from tests.inn_core.networks import concat_network, residual_network
 

@@ -9,11 +9,11 @@ import onnx
 import pytest
 import torch
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.fitting.divergence import OutputKind, divergence
 from inn_core.fitting.lockstep import HYBRID, ONE_SHOT, SEQUENTIAL, LockstepFit, Method, SizedModel
 from inn_core.fitting.runtime import LoadedNetwork, run_outputs
-from inn_core.graph.structure import Array
 from inn_core.integral.selection import selections
 from tests.inn_core.graph.tiny import model_of, node
 from tests.inn_core.trained_networks import CPU, engine_of, gaussian, integral, mlp, residual_convnet, smooth_images

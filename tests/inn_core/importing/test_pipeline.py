@@ -11,12 +11,12 @@ import onnx
 import pytest
 import torch
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.qualities import available_qualities
 from inn_core.checkpoint.storage import load_checkpoint, save_checkpoint
 from inn_core.errors import InvalidCalibrationError, InvalidFreezeError, InvalidNameError, InvalidOnnxError
 from inn_core.exporting.export import export_artifact
-from inn_core.graph.structure import Array
 from inn_core.importing.pipeline import import_network
 from inn_core.planning.plan import Budget, feasible_range
 from inn_core.planning.summary import describe
