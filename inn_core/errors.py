@@ -26,6 +26,17 @@ class InnError(Exception):
         self.fields = fields
 
 
+class InvalidTypeError(InnError, TypeError):
+    """An argument is of a type that is not taken."""
+
+    code = "invalid-type"
+
+    def __init__(self, what: str, found: object, wanted: str) -> None:
+        super().__init__(
+            f"{what} is of type {type(found).__name__}; give {wanted}", what=what, found=type(found).__name__
+        )
+
+
 class InvalidOnnxError(InnError, ValueError):
     """The bytes are no ONNX model, or the model breaks the ONNX specification."""
 

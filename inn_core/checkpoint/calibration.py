@@ -21,21 +21,27 @@ LEVELS = 256
 MIN_SAMPLES = 8
 
 
-def checked_samples(model: onnx.ModelProto, arrays: Mapping[str, Array]) -> dict[str, Array]:
+def checked_samples(model: onnx.ModelProto, arrays: Mapping[str, Array] | Array) -> dict[str, Array]:
     """The samples of every graph input, in the dtype the graph reads.
 
     Args:
         model: names its inputs; those that are initializers do not count.
-        arrays: by input name, samples first; arrays of other names are ignored.
+        arrays: by input name, samples first; arrays of other names are ignored. One array where there is one input.
 
     Raises:
         InvalidCalibrationError: an array is missing, of another kind of dtype, not finite, or of another length.
     """
     initializers = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in initializers]
+    if isinstance(arrays, np.ndarray):
+        if len(inputs) != 1:
+            raise InvalidCalibrationError(
+                f"one array was given, the network reads {len(inputs)} inputs: "
+                f"{', '.join(value.name for value in inputs)}; give a dict of arrays by these names"
+            )
+        arrays = {inputs[0].name: arrays}
     samples: dict[str, Array] = {}
-    for value in model.graph.input:
-        if value.name in initializers:
-            continue
+    for value in inputs:
         if value.name not in arrays:
             raise InvalidCalibrationError(
                 f"calibration array '{value.name}' is missing; found: {', '.join(sorted(arrays)) or 'none'}; "

@@ -13,7 +13,7 @@ from inn_core.arrays import Array
 from inn_core.graph.structure import Structure, Template
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Checkpoint:
     """One network in every size: what a `.inn` checkpoint holds.
 
@@ -40,3 +40,13 @@ class Checkpoint:
     calibration: Mapping[str, Array] = field(default_factory=dict)
     sampling: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """One line: arrays are for programs."""
+        n_parameters = sum(int(array.size) for array in self.weights.values())
+        n_groups, n_samples = len(self.structure.groups), len(next(iter(self.calibration.values()), ()))
+        kind = "trained in its sizes" if self.sampling else "imported"
+        return (
+            f"Checkpoint('{self.name}', {kind}, {n_parameters:,} parameters, "
+            f"{n_groups} group{'' if n_groups == 1 else 's'}, {n_samples:,} samples)"
+        )

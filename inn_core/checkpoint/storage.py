@@ -8,6 +8,7 @@ no code in a checkpoint.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from inn_core.errors import InnError, InvalidCheckpointError
 from inn_core.files import file_digest
 from inn_core.graph.structure import Template
 
-__all__ = ["FORMAT_VERSION", "file_digest", "load_checkpoint", "read_header", "save_checkpoint"]
+__all__ = ["FORMAT_VERSION", "checkpoint_digest", "file_digest", "load_checkpoint", "read_header", "save_checkpoint"]
 
 FORMAT_VERSION = 1
 
@@ -74,6 +75,12 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> str:
         header["sampling"] = dict(checkpoint.sampling)
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False, sort_keys=True, allow_nan=False)
     return write_tensors(path, tensors, text)
+
+
+def checkpoint_digest(checkpoint: Checkpoint) -> str:
+    """Digest of the file that `save_checkpoint` would write; raises what that raises."""
+    with tempfile.TemporaryDirectory() as folder:
+        return save_checkpoint(checkpoint, Path(folder) / "checkpoint.inn")
 
 
 def load_checkpoint(path: str | Path, *, verify: bool = True) -> Checkpoint:

@@ -77,7 +77,7 @@ def _libraries() -> dict[str, str]:
 
 def export_artifact(
     checkpoint: Checkpoint,
-    budget: Budget,
+    size: Budget | Plan,
     *,
     quality: str = "refined",
     multiple_of: int = 1,
@@ -92,7 +92,7 @@ def export_artifact(
 
     Args:
         checkpoint: the integral network.
-        budget: what the artifact may cost at most.
+        size: what the artifact may cost at most, or the plan to make; the budget of a plan is its parameters.
         quality: one of `QUALITIES`.
         multiple_of: every group size is a multiple of it or its full size.
         path: ONNX file to write; it appears when it is verified and on the disk, or not at all.
@@ -121,7 +121,8 @@ def export_artifact(
     clock = _Clock()
     report("plan", 0.0)
     check_quality(checkpoint, quality)
-    plan = choose_plan(checkpoint, budget, multiple_of=multiple_of)
+    budget = size if isinstance(size, Budget) else Budget("params", size.params)
+    plan = size if isinstance(size, Plan) else choose_plan(checkpoint, size, multiple_of=multiple_of)
     smallest, largest = feasible_range(checkpoint, budget.unit, multiple_of)
     clock.lap("plan")
     report("discretize", 0.0)

@@ -43,7 +43,7 @@ from inn_core.importing.allocation import (
     measured_allocation,
 )
 from inn_core.importing.anchors import store_anchors
-from inn_core.importing.torch_export import export_module
+from inn_core.importing.torch_export import export_factory
 from inn_core.integral.channel_permutation import smoothing_orders
 from inn_core.integral.selection import selections
 from inn_core.planning.size_path import build_path
@@ -56,8 +56,8 @@ CANDIDATES_AT_ONCE = 8  # sized networks in one walk, so that their activations 
 
 
 def import_network(
-    source: str | Path,
-    calibration: Mapping[str, Array],
+    source: str | Path | bytes | onnx.ModelProto,
+    calibration: Mapping[str, Array] | Array,
     *,
     name: str,
     freeze: Sequence[tuple[str, int]] = (),
@@ -68,9 +68,9 @@ def import_network(
     """Make an integral network of a trained one.
 
     Args:
-        source: an `.onnx` file, or `package.module:factory` returning (module, example inputs).
-        calibration: unlabelled samples by graph input, samples first; arrays of other names are ignored. A thousand
-            varied samples are good, 64 are few.
+        source: an `.onnx` file, its bytes or its model, or `package.module:factory` returning (module, example inputs).
+        calibration: unlabelled samples by graph input, samples first; arrays of other names are ignored. One array
+            where the graph reads one input. A thousand varied samples are good, 64 are few.
         name: of the checkpoint, `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`.
         freeze: `(tensor, axis)` that keep their size.
         statistics_only: keep no samples; only `instant` is offered then.
@@ -151,9 +151,13 @@ def _order_by_norm(checkpoint: Checkpoint, name: str) -> NestedOrder:
     return NestedOrder(order, left / max(float(energy.sum()), 1e-300))
 
 
-def _read(source: str | Path) -> onnx.ModelProto:
+def _read(source: str | Path | bytes | onnx.ModelProto) -> onnx.ModelProto:
+    if isinstance(source, onnx.ModelProto):
+        return read_onnx(source.SerializeToString())
+    if isinstance(source, bytes):
+        return read_onnx(source)
     if isinstance(source, str) and ":" in source and not Path(source).exists():
-        return read_onnx(export_module(source).SerializeToString())
+        return read_onnx(export_factory(source).SerializeToString())
     path = Path(source)
     if not path.is_file():
         raise InvalidOnnxError(
@@ -233,7 +237,7 @@ def _compacted(samples: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str
 
 
 def _provenance(
-    source: str | Path,
+    source: str | Path | bytes | onnx.ModelProto,
     model: onnx.ModelProto,
     samples: Mapping[str, Array],
     freeze: Sequence[tuple[str, int]],
@@ -241,8 +245,9 @@ def _provenance(
 ) -> dict[str, object]:
     count = len(next(iter(samples.values())))
     digest = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+    named = source if isinstance(source, str | Path) else f"{type(source).__name__} in memory"
     return {
-        "source": Path(source).name if Path(source).exists() else str(source),
+        "source": Path(named).name if Path(named).exists() else str(named),
         "source_graph_digest": f"sha256:{digest}",
         "producer": model.producer_name,
         "calibration_samples": count,

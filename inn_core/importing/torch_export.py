@@ -1,4 +1,4 @@
-"""A torch module as the source of an import: call `package.module:factory`, export once to ONNX in memory."""
+"""A torch module as the source of an import, or what makes one (`package.module:factory`): exported once, in memory."""
 
 from __future__ import annotations
 
@@ -18,17 +18,27 @@ from inn_core.importing.reference import resolve
 OPSET = 18
 
 
-def export_module(reference: str) -> onnx.ModelProto:
-    """The ONNX model of a torch module, with a free batch axis.
-
-    Args:
-        reference: `package.module:factory`; the factory takes no arguments and returns `(module, example inputs)`,
-            the inputs as a tensor, a tuple or a dict by argument name, batch axis first.
+def export_factory(reference: str) -> onnx.ModelProto:
+    """The ONNX model of what `package.module:factory` returns: `(module, example inputs)`, called without arguments.
 
     Raises:
         InvalidModuleError: the reference, the factory or the export fails; the message says which.
     """
-    module, example = _call(reference)
+    return export_module(*_call(reference), name=reference)
+
+
+def export_module(module: torch.nn.Module, example: Any, *, name: str) -> onnx.ModelProto:
+    """The ONNX model of a torch module, with a free batch axis; the module is put into evaluation mode.
+
+    Args:
+        module: to export.
+        example: inputs as a tensor, a tuple or a dict by argument name, batch axis first.
+        name: what errors call the module.
+
+    Raises:
+        InvalidModuleError: the example or the export fails; the message says which.
+    """
+    reference = name
     arguments, keywords = _example(reference, example)
     batch = torch.export.Dim("batch", min=1)
     tensors: Sequence[Any] = [*arguments, *keywords.values()]

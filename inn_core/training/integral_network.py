@@ -22,7 +22,7 @@ from inn_core.errors import InvalidBudgetError, InvalidInputError
 from inn_core.graph.cost import Unit
 from inn_core.graph.program import Program
 from inn_core.graph.program_cache import SizedPrograms
-from inn_core.graph.structure import Sizes
+from inn_core.graph.structure import Array, Sizes
 from inn_core.integral.nested_sampler import Sampler
 from inn_core.planning.plan import Budget, Plan, choose_plan
 from inn_core.sized.batch_norm import Moments, normalize_batch
@@ -89,11 +89,11 @@ class IntegralNetwork(nn.Module):
         """The network of an `.inn` file; see `load_checkpoint` and the class for errors and options."""
         return cls(load_checkpoint(path), **options)
 
-    def save(self, path: str | Path, *samples: Tensor) -> str:
+    def save(self, path: str | Path, *samples: Tensor | Array) -> str:
         """Write the network as an `.inn` file that exports any size, and return its digest; see `to_checkpoint`."""
         return save_checkpoint(self.to_checkpoint(*samples), path)
 
-    def to_checkpoint(self, *samples: Tensor) -> Checkpoint:
+    def to_checkpoint(self, *samples: Tensor | Array) -> Checkpoint:
         """The network as a checkpoint; measures the statistics of its sizes if the parameters changed.
 
         Args:
@@ -210,7 +210,7 @@ class IntegralNetwork(nn.Module):
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def measure_(self, *samples: Tensor) -> SizeStatistics:
+    def measure_(self, *samples: Tensor | Array) -> SizeStatistics:
         """Measure the normalization statistics of every size, at knots along the size paths.
 
         Args:
@@ -221,7 +221,7 @@ class IntegralNetwork(nn.Module):
         Raises:
             StatisticsMissingError: there are no samples.
         """
-        statistics = measure_statistics(self._sized(), self.smallest_sizes, samples)
+        statistics = measure_statistics(self._sized(), self.smallest_sizes, [torch.as_tensor(each) for each in samples])
         self._kept.keep_(statistics, self.parts)
         return statistics
 

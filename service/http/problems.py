@@ -102,6 +102,7 @@ PROBLEMS: Mapping[str, tuple[int, str]] = {
     "range-not-satisfiable": (416, "Range not satisfiable"),
     # of inn_core, reported by a builder
     "inn-error": (422, "Not possible with this network"),
+    "invalid-type": (422, "Invalid type"),
     "invalid-onnx": (422, "Invalid ONNX model"),
     "external-data": (422, "Weights outside the file"),
     "graph-too-large": (422, "Graph too large"),

@@ -8,7 +8,7 @@ import torch
 
 from inn_core.errors import InvalidModuleError
 from inn_core.graph.analysis.source import read_onnx
-from inn_core.importing.torch_export import export_module
+from inn_core.importing.torch_export import export_factory
 from tests.inn_core import factories
 from tests.inn_core.graph.tiny import run
 
@@ -16,7 +16,7 @@ HERE = "tests.inn_core.factories"
 
 
 def test_a_module_computes_the_same_in_onnx_runtime_for_any_batch(capsys: pytest.CaptureFixture[str]) -> None:
-    model = read_onnx(export_module(f"{HERE}:small").SerializeToString())
+    model = read_onnx(export_factory(f"{HERE}:small").SerializeToString())
     module, _ = factories.small()
     module.eval()
     for batch in (1, 2, 7):
@@ -29,7 +29,7 @@ def test_a_module_computes_the_same_in_onnx_runtime_for_any_batch(capsys: pytest
 
 @pytest.mark.parametrize("factory", ["two", "two_by_name"])
 def test_several_inputs_as_a_tuple_or_by_name(factory: str) -> None:
-    model = export_module(f"{HERE}:{factory}")
+    model = export_factory(f"{HERE}:{factory}")
     assert [value.name for value in model.graph.input] == ["first", "second"]
     module, _ = factories.two()
     first, second = torch.randn(5, 4), torch.randn(5, 3)
@@ -51,5 +51,5 @@ def test_several_inputs_as_a_tuple_or_by_name(factory: str) -> None:
 )
 def test_what_cannot_be_exported_says_why(reference: str, message: str) -> None:
     with pytest.raises(InvalidModuleError, match=message) as caught:
-        export_module(reference)
+        export_factory(reference)
     assert caught.value.fields["reference"] == reference
