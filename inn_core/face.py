@@ -15,12 +15,12 @@ import onnx
 import torch
 from torch import nn
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.storage import checkpoint_digest, load_checkpoint, save_checkpoint
 from inn_core.errors import InvalidBudgetError, InvalidTypeError
 from inn_core.exporting import curve as curves
 from inn_core.exporting.export import export_artifact
-from inn_core.graph.structure import Array
 from inn_core.importing import pipeline
 from inn_core.importing.torch_export import export_module
 from inn_core.planning.plan import Budget, Plan, choose_plan

@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.storage import load_checkpoint, save_checkpoint
 from inn_core.errors import InvalidBudgetError, InvalidInputError
 from inn_core.graph.cost import Unit
 from inn_core.graph.program import Program
 from inn_core.graph.program_cache import SizedPrograms
-from inn_core.graph.structure import Array, Sizes
+from inn_core.graph.structure import Sizes
 from inn_core.integral.nested_sampler import Sampler
 from inn_core.planning.plan import Budget, Plan, choose_plan
 from inn_core.sized.batch_norm import Moments, normalize_batch
