@@ -169,7 +169,10 @@ class LocalStore:
         lease = Lease(digest, path, entry.size_bytes, give_back=lambda: self._release(entry))
         if not path.is_file():
             lease.release()
-            self._forget_lost(digest)
+            log.warning("artifact file is missing", extra={"digest": digest})
+            with self._file_lock:
+                if not path.is_file():  # nobody brought it back in the meantime
+                    self._drop(digest, is_lost=True)
             raise UnknownArtifactError(digest)
         self.touch(digest)
         return lease
@@ -225,11 +228,14 @@ class LocalStore:
                 needed_bytes=max(size_bytes, needed_on_disk), capacity_bytes=self._capacity_bytes, free_bytes=0
             )
 
-    def _drop(self, digest: str) -> bool:
-        """Removes an artifact from the index, the disk and the journal, in this order; needs the file lock."""
+    def _drop(self, digest: str, *, is_lost: bool = False) -> bool:
+        """Removes an artifact from the index, the disk and the journal, in this order; needs the file lock.
+
+        Leased ones stay, unless somebody deleted the file behind the store's back.
+        """
         with self._index_lock:
             entry = self._entries.get(digest)
-            if entry is None or entry.leases:
+            if entry is None or (entry.leases and not is_lost):
                 return False
             del self._entries[digest]
             self._used_bytes -= entry.size_bytes
@@ -237,18 +243,6 @@ class LocalStore:
         self._note_removed(digest)
         self._tell_used()
         return True
-
-    def _forget_lost(self, digest: str) -> None:
-        """Drops an artifact whose file somebody deleted behind the store's back."""
-        log.warning("artifact file is missing", extra={"digest": digest})
-        with self._file_lock:
-            with self._index_lock:
-                entry = self._entries.pop(digest, None)
-                if entry is not None:
-                    self._used_bytes -= entry.size_bytes
-            if entry is not None:
-                self._note_removed(digest)
-        self._tell_used()
 
     def _note_removed(self, digest: str) -> None:
         if self._journal is None:

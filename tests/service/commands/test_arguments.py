@@ -12,25 +12,8 @@ from service.cli import app
 from service.commands.arguments import budgets, takes
 
 EDGE_OPTIONS = [
-    "hub",
-    "node",
-    "model",
-    "params",
-    "macs",
-    "bytes",
-    "latency_ms",
-    "memory_bytes",
-    "batch",
-    "threads",
-    "store",
-    "host",
-    "port",
-    "token",
-    "token_file",
-    "label",
-    "quality",
-    "poll_seconds",
-    "log_level",
+    *("hub", "node", "model", "params", "macs", "bytes", "latency_ms", "memory_bytes", "batch", "threads", "store"),
+    *("host", "port", "token", "token_file", "label", "quality", "poll_seconds", "log_level"),
 ]
 
 
