@@ -28,7 +28,7 @@ from inn_core.training.integral_network import IntegralNetwork
 from service.cli import app
 from tests.service.training import samples, small_checkpoint, write_desk
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PARITY = 1e-4
 SIGKILL_STATUS = -9
 

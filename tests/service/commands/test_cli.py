@@ -244,6 +244,6 @@ def test_a_manifest_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
 
 
 def test_version_is_that_of_the_package() -> None:
-    project = Path(__file__).resolve().parents[2] / "pyproject.toml"
+    project = Path(__file__).resolve().parents[3] / "pyproject.toml"
     version = next(line for line in project.read_text().splitlines() if line.startswith("version = ")).split('"')[1]
     assert inn("--version").stdout == f"inn {version}\n"
