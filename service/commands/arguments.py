@@ -33,7 +33,6 @@ DeviceOption = Annotated[str, typer.Option(help="auto takes CUDA when there is o
 BatchOption = Annotated[int, typer.Option(min=1, max=4096, help="Rows of one run, for measured budgets.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, max=1024, help="Threads of one run, for measured budgets.")]
 
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -84,7 +83,9 @@ def budgets(
     bytes: Annotated[int | None, typer.Option(metavar="N", min=1, help="At most so many bytes of ONNX file.")] = None,
     latency_ms: Annotated[
         float | None,
-        typer.Option(metavar="X", help="At most so many milliseconds a run, measured there at --batch and --threads."),
+        typer.Option(
+            metavar="X", help="At most so many milliseconds a run, measured on the device at --batch and --threads."
+        ),
     ] = None,
     memory_bytes: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="At most so much memory, measured on the device.")

@@ -14,7 +14,7 @@ import typer
 
 from service.commands.arguments import BatchOption, budgets, check_name, takes
 from service.commands.http_server import run_http_server
-from service.ground.extras import is_installed
+from service.ground.extras import require
 from service.terminal import CommandError, reported_errors
 
 if TYPE_CHECKING:
@@ -70,12 +70,7 @@ def edge(
 
     Serves from disk when the hub is away. Prints the address on stdout once requests are answered.
     """
-    if not is_installed("onnxruntime"):
-        raise CommandError(
-            "missing-extra",
-            "this command needs the Python package 'onnxruntime', which is not installed; "
-            "install the extra that brings it: pip install 'inn-service[edge]'",
-        )
+    require(("onnxruntime",), extra="edge")
     from service.node.settings import EdgeSettings
 
     settings = EdgeSettings(

@@ -9,7 +9,7 @@ import typer
 
 from service.commands.arguments import check_input_file
 from service.commands.http_server import run_http_server
-from service.ground.extras import HUB_MODULES, is_installed, missing_extra
+from service.ground.extras import HUB_MODULES, require
 from service.terminal import CommandError, reported_errors
 
 if TYPE_CHECKING:
@@ -40,9 +40,7 @@ def serve(
     checkpoints = [check_input_file(path, "checkpoint") for path in imports or ()]
     given = {"store": store, "host": host, "port": port}
     settings = _settings({name: value for name, value in given.items() if value is not None})
-    for module in HUB_MODULES:
-        if not is_installed(module):
-            raise missing_extra(module)
+    require(HUB_MODULES, extra="hub")
     from service.ground.logs import configure_logs
     from service.hub.app import create_app
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable
 
 from service.ground.errors import CoreError
 
@@ -18,11 +19,26 @@ def is_installed(module: str) -> bool:
         return False
 
 
-def missing_extra(module: str) -> CoreError:
-    """The error for a module of `HUB_MODULES` that is not installed (`missing-extra`)."""
+def require(modules: Iterable[str], *, extra: str) -> None:
+    """Checks that optional modules are there.
+
+    Args:
+        modules: their names.
+        extra: of the package, that brings them.
+
+    Raises:
+        CoreError: `missing-extra`, naming the first that is not installed.
+    """
+    for module in modules:
+        if not is_installed(module):
+            raise missing_extra(module, extra=extra)
+
+
+def missing_extra(module: str, *, extra: str = "hub") -> CoreError:
+    """The error for an optional module that is not installed (`missing-extra`)."""
     return CoreError(
         "missing-extra",
         f"this command needs the Python package '{module}', which is not installed; "
-        "install the extra that brings it: pip install 'inn-service[hub]'",
-        {"module": module, "extra": "hub"},
+        f"install the extra that brings it: pip install 'inn-service[{extra}]'",
+        {"module": module, "extra": extra},
     )

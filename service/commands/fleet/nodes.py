@@ -155,7 +155,7 @@ def rollouts(
         answer = hub.call("POST", f"/fleet/rollouts/{rollout_id}/{actions[0]}")
     else:
         answer = hub.call("GET", f"/fleet/rollouts/{rollout_id}")
-    print_result(answer, print_rollout if rollout_id else lambda all: print_rollouts(all["rollouts"]), json=json)
+    print_result(answer, print_rollout if rollout_id else lambda listed: print_rollouts(listed["rollouts"]), json=json)
 
 
 @app.command()
