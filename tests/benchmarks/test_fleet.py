@@ -35,6 +35,7 @@ def check_changes(found: dict[str, Any]) -> None:
     assert found["idle"]["requests"] == 0  # they wait
 
 
+@pytest.mark.slow
 def test_changes_of_a_small_fleet_are_measured(tmp_path: Path) -> None:
     with live_hub(tmp_path, admin_key=fleet.ADMIN_KEY) as hub:
         run = fleet.measure(hub.url, os.getpid(), n_nodes=N_NODES, idle_seconds=0.2, settle_seconds=0.1, model="toy")

@@ -66,6 +66,7 @@ def test_plot_is_a_picture(results: dict[str, Any], tmp_path: Path) -> None:
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_sizes_are_measured_on_the_exported_files(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = SmallEdsr(width=6, blocks=1).eval()

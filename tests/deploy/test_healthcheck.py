@@ -34,7 +34,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[int]:
     """The port of a server whose /readyz answers with the parameter."""
     handler = type("Handler", (Ready,), {"code": request.param})
     with HTTPServer(("127.0.0.1", 0), handler) as running:
-        thread = threading.Thread(target=running.serve_forever)
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield running.server_port
         running.shutdown()

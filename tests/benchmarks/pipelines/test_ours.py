@@ -21,6 +21,8 @@ from inn_core.errors import QualityUnavailableError
 from inn_core.files import file_digest
 from inn_core.training.integral_network import IntegralNetwork
 
+pytestmark = pytest.mark.slow  # a network is imported and trained first
+
 Row = dict[str, Any]
 
 QUICK = Options("fashion_resnet", quick=True, bfloat16=False, epochs=1, shares=(0.5,))

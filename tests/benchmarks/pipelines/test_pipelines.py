@@ -40,6 +40,7 @@ def rows_in(folder: Path) -> list[Row]:
     return rows
 
 
+@pytest.mark.slow
 def test_part_a_measures_the_discrete_network_and_the_same_trained_on(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,6 +70,7 @@ def test_every_seed_has_weights_of_its_own(arguments: list[str], tmp_path: Path)
     assert first.read_bytes() != second.read_bytes()
 
 
+@pytest.mark.slow
 def test_kernels_learn_from_the_same_batches_as_the_discrete_network(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +107,7 @@ def test_a_second_run_trains_and_measures_nothing(
     assert (tmp_path / "pipelines.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_averaged_training_is_measured_beside_that_which_keeps_its_last_step(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,6 +144,7 @@ def test_a_network_trained_alone_is_within_its_size(arguments: list[str], tmp_pa
     assert row["found"]["params"] == exported_parameters(module.make(widths=row["found"]["widths"]))
 
 
+@pytest.mark.slow
 def test_part_slimmable_trains_once_for_all_sizes(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,6 +157,7 @@ def test_part_slimmable_trains_once_for_all_sizes(
     assert "| slimmable, statistics re-estimated |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_slimmable_network_goes_on_where_it_was_stopped(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +183,7 @@ def test_a_slimmable_network_goes_on_where_it_was_stopped(
     assert len(rows_in(tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_part_b_cuts_samples_kernels_and_folds(arguments: list[str], tmp_path: Path) -> None:
     assert main(["--part", "B", "--network", "vgg", *arguments]) == 0
     rows = rows_in(tmp_path)

@@ -52,6 +52,7 @@ def test_widths_within_a_target_have_at_most_that_many_parameters() -> None:
         widths_within(FashionResNet, SMALL_WIDTHS, 10)
 
 
+@pytest.mark.slow
 def test_training_makes_every_width_good() -> None:
     data = quick(with_test=True)
     torch.manual_seed(0)

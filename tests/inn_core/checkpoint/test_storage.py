@@ -128,7 +128,7 @@ def test_a_changed_byte_has_another_digest(saved: Path, tmp_path: Path) -> None:
         load_checkpoint(path)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_random_flips_and_cuts_are_always_found(saved: Path, tmp_path: Path, data: st.DataObject) -> None:
     original = saved.read_bytes()
@@ -301,7 +301,7 @@ def _places(value: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [prefix] * bool(prefix) + [place for key, item in inner for place in _places(item, (*prefix, key))]
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.randoms(use_true_random=False),
     st.one_of(

@@ -131,6 +131,7 @@ def search_in_few_addresses(_: int, n: int) -> None:
     assert total_variation(rows, smooth_order(rows, seed=0)) < 1.01
 
 
+@pytest.mark.slow
 def test_a_huge_group_is_ordered_in_little_memory() -> None:
     """Distances of all pairs of 6,000 channels would take 144 MB, and twice that as a matrix."""
     torch.multiprocessing.spawn(search_in_few_addresses, args=(6_000,), nprocs=1)

@@ -239,6 +239,7 @@ def sample_in_few_addresses(_: int, path: str) -> None:
     assert sorted(weight.numel() for weight in weights.values()) == [1, 6_000, 6_000, 6_000]
 
 
+@pytest.mark.slow
 def test_a_file_with_a_huge_group_takes_no_memory_to_speak_of(tmp_path: Path) -> None:
     """A group of 12,000 channels in a small file: the matrix to half of them would have 72 million entries."""
     model = model_of(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812  # the name every PyTorch reader knows
-from torch import Tensor, nn
+from torch import Tensor
 
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.storage import load_checkpoint, save_checkpoint
@@ -237,44 +237,3 @@ def test_draws_go_on_after_a_state_dict_is_loaded(residual: Checkpoint) -> None:
     resumed = IntegralNetwork(residual)
     resumed.load_state_dict(network.state_dict())
     assert resumed.sandwich(smaller=4) == network.sandwich(smaller=4)
-
-
-def distributed_rank(rank: int, folder: str) -> None:
-    """One of two processes: trains three sizes in a step on its half of the samples."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    torch.manual_seed(rank)  # global seeds differ, as they do in real runs
-    checkpoint = small_residual()
-    network = IntegralNetwork(checkpoint, normalize=False, seed=5)
-    wrapped = nn.parallel.DistributedDataParallel(network)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
-    half = inputs_of(checkpoint).chunk(2)[rank]
-    drawn = []
-    for step in range(2):
-        optimizer.zero_grad()
-        for sizes in (network.full_sizes, *network.sandwich(smaller=2)):
-            drawn.append(tuple(sizes.values()))
-            wrapped(half, sizes=sizes).square().mean().backward()
-        if step == 0:
-            gradients = [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
-        optimizer.step()
-    torch.save({"drawn": drawn, "gradients": gradients, "state": network.state_dict()}, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-def test_two_processes_train_the_same_network(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(distributed_rank, args=(str(tmp_path),), nprocs=2)
-    one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
-    assert one["drawn"] == two["drawn"]
-    assert len(set(one["drawn"])) > 3
-    for name, tensor in one["state"].items():
-        assert torch.equal(two["state"][name], tensor), name
-    checkpoint = small_residual()
-    network = IntegralNetwork(checkpoint, normalize=False, seed=5)
-    inputs = inputs_of(checkpoint)
-    for sizes in (network.full_sizes, *network.sandwich(smaller=2)):
-        network(inputs, sizes=sizes).square().mean().backward()
-    for parameter, *found in zip(network.parameters(), one["gradients"], two["gradients"], strict=True):
-        assert parameter.grad is not None
-        for gradient in found:
-            close(gradient, parameter.grad)

@@ -16,7 +16,7 @@ from inn_core.training.size_sampling import SMALLEST_OFTEN, SizeSampler
 from tests.inn_core.networks import basic_resnet
 from tests.inn_core.sized_networks import small_residual
 
-COUNT = 400
+COUNT = 200
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,24 @@ def trained(network: IntegralNetwork, module: nn.Module, rank: int | None, **opt
     return {"state": network.state_dict(), "losses": losses, "training": module.training}
 
 
+def loop_by_hand(rank: int) -> dict[str, Any]:
+    """Two steps of three sizes each, on this process's half of the samples, in a loop as users write it."""
+    network = fresh(normalize=False)
+    wrapped = nn.parallel.DistributedDataParallel(network)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
+    half = inputs_of(small_residual()).chunk(2)[rank]
+    drawn = []
+    for step in range(2):
+        optimizer.zero_grad()
+        for sizes in (network.full_sizes, *network.sandwich(smaller=2)):
+            drawn.append(tuple(sizes.values()))
+            wrapped(half, sizes=sizes).square().mean().backward()
+        if step == 0:
+            gradients = [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
+        optimizer.step()
+    return {"drawn": drawn, "gradients": gradients, "state": network.state_dict()}
+
+
 def rank_of_two(rank: int, folder: str) -> None:
     """One of two processes, whose global seeds differ, as they do in real runs."""
     torch.set_num_threads(1)
@@ -72,6 +90,7 @@ def rank_of_two(rank: int, folder: str) -> None:
     resumed = fresh(normalize=normalize)
     wrapped = nn.parallel.DistributedDataParallel(resumed)
     results["again"] = trained(resumed, wrapped, rank, task_loss=task, state_path=Path(folder) / f"{run}.state")
+    results["by hand"] = loop_by_hand(rank)
     network = fresh(normalize=False)
     poisoned = Parts(rank).epoch(0)[0]
     if rank == 1:
@@ -126,6 +145,22 @@ def test_the_state_of_a_run_is_written_once_and_read_by_all(both: list[dict[str,
 def test_a_loss_that_is_not_finite_in_one_process_ends_the_run_in_all(both: list[dict[str, Any]]) -> None:
     for results in both:
         assert "lower the learning rate" in results["error"]
+
+
+def test_a_loop_by_hand_has_the_draws_and_the_gradients_of_one_process(both: list[dict[str, Any]]) -> None:
+    one, two = (results["by hand"] for results in both)
+    assert one["drawn"] == two["drawn"]
+    assert len(set(one["drawn"])) > 3
+    for name, tensor in one["state"].items():
+        assert torch.equal(two["state"][name], tensor), name
+    network = fresh(normalize=False)
+    inputs = inputs_of(small_residual())
+    for sizes in (network.full_sizes, *network.sandwich(smaller=2)):
+        network(inputs, sizes=sizes).square().mean().backward()
+    for parameter, *found in zip(network.parameters(), one["gradients"], two["gradients"], strict=True):
+        assert parameter.grad is not None
+        for gradient in found:
+            close(gradient, parameter.grad)
 
 
 def test_a_module_without_an_integral_network_is_refused() -> None:

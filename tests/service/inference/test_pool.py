@@ -179,6 +179,7 @@ def test_evicting_idle_sessions_gives_their_artifacts_back(store: LocalStore, pu
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_memory_stays_bounded_while_200_sizes_come_and_go(store: LocalStore, put, make_linear) -> None:
     """Each network has 1 MiB of weights; four may be open, so 200 must not leave their memory behind."""
     contents = [make_linear(features=512, classes=512 - size, seed=size) for size in range(20)]
