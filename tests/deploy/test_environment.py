@@ -38,6 +38,8 @@ def known() -> set[str]:
         for parameter in command.params:
             names = getattr(parameter, "envvar", None) or ()
             found |= {names} if isinstance(names, str) else set(names)
+            if "auto_envvar_prefix" in command.context_settings:
+                found.add(f"{command.context_settings['auto_envvar_prefix']}_{parameter.name.upper()}")
     return found
 
 
