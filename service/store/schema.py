@@ -91,6 +91,7 @@ def _forbid_others(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # what is done is one line of our own
     # Imported here: they take a fifth of a second, and a file that is up to date does without.
     from alembic import command
     from alembic.config import Config
@@ -98,7 +99,6 @@ def _migrate(connection: sqlite3.Connection, path: Path, schema: Schema) -> None
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.pool import StaticPool
 
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # what it did is one line of our own
     config = Config()
     config.set_main_option("script_location", _quoted(_ENVIRONMENT))
     config.set_main_option("version_locations", _quoted(schema.revisions))
