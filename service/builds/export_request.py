@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
-Unit = Literal["params", "macs", "bytes"]
+from service.contract.sizes import CountedUnit
 
 BEST_QUALITY = "refined"
 
@@ -30,7 +30,7 @@ class ExportRequest:
     """
 
     model: str
-    unit: Unit
+    unit: CountedUnit
     value: int
     quality: str = "refined"
     multiple_of: int = 1

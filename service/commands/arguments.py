@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 
+from service.contract.sizes import LARGEST_BATCH, LARGEST_THREADS, Unit
 from service.ground.names import is_digest, is_name
 from service.terminal import CommandError
 
@@ -30,8 +31,10 @@ QualityOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto takes CUDA when there is one; cpu or cuda force it.")]
-BatchOption = Annotated[int, typer.Option(min=1, max=4096, help="Rows of one run, for measured budgets.")]
-ThreadsOption = Annotated[int, typer.Option(min=1, max=1024, help="Threads of one run, for measured budgets.")]
+BatchOption = Annotated[int, typer.Option(min=1, max=LARGEST_BATCH, help="Rows of one run, for measured budgets.")]
+ThreadsOption = Annotated[
+    int, typer.Option(min=1, max=LARGEST_THREADS, help="Threads of one run, for measured budgets.")
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -90,9 +93,16 @@ def budgets(
     memory_bytes: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="At most so much memory, measured on the device.")
     ] = None,
-) -> dict[str, float]:
+) -> dict[Unit, float]:
     """The budgets that are given, by unit (for `takes`)."""
-    return {unit: value for unit, value in locals().items() if value is not None}
+    values: dict[Unit, float | None] = {
+        "params": params,
+        "macs": macs,
+        "bytes": bytes,
+        "latency_ms": latency_ms,
+        "memory_bytes": memory_bytes,
+    }
+    return {unit: value for unit, value in values.items() if value is not None}
 
 
 def check_input_file(path: Path, what: str) -> Path:

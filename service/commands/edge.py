@@ -14,6 +14,7 @@ import typer
 
 from service.commands.arguments import BatchOption, budgets, check_name, takes
 from service.commands.http_server import run_http_server
+from service.contract.sizes import LARGEST_THREADS, LARGEST_VALUE, QUALITIES, UNITS, Unit
 from service.ground.extras import require
 from service.terminal import CommandError, reported_errors
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 ENVIRONMENT_PREFIX = "INN_EDGE"
 """Every option is an environment variable, too, by its name in capitals: `INN_EDGE_LATENCY_MS`."""
 
-QUALITIES = ("refined", "instant", "trained", "uniform")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 MAX_TOKEN_FILE_BYTES = 4096
 
@@ -37,9 +37,9 @@ def edge(
     hub: Annotated[str, typer.Option(metavar="URL", help="Address of the hub.", show_default=False)],
     node: Annotated[str, typer.Option(metavar="NAME", help="Name of this node.", show_default=False)],
     model: Annotated[str, typer.Option(metavar="M", help="Model to serve.", show_default=False)],
-    given: dict[str, float],
+    given: dict[Unit, float],
     batch: BatchOption = 1,
-    threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads of a run, measured or served.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=LARGEST_THREADS, help="Threads of a run, measured or served.")] = 1,
     store: Annotated[Path, typer.Option(metavar="DIR", help="Folder of artifacts and trusted state.")] = Path(
         "edge-store"
     ),
@@ -108,8 +108,8 @@ def _end(failures: list[ServiceError], error: ServiceError, stop: Callable[[], N
     stop()
 
 
-def _budget(given: dict[str, float], *, batch: int, threads: int) -> Budget:
-    from service.node.settings import LARGEST_VALUE, UNITS, Budget
+def _budget(given: dict[Unit, float], *, batch: int, threads: int) -> Budget:
+    from service.node.settings import Budget
 
     options = {unit: f"--{unit.replace('_', '-')}" for unit in UNITS}
     if len(given) != 1:

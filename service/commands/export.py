@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -16,9 +16,8 @@ from service.commands.arguments import (
     check_output_file,
 )
 from service.commands.manifest_file import manifest_path, write_manifest
+from service.contract.sizes import CountedUnit
 from service.terminal import note, print_result, print_table, progress_reports, reported_errors
-
-Unit = Literal["params", "macs", "bytes"]
 
 
 @reported_errors()
@@ -64,8 +63,8 @@ def export(
     print_result(manifest, lambda shown: print_table(("", "value"), _rows(shown)), json=json)
 
 
-def _one_budget(*, params: int | None, macs: int | None, size_bytes: int | None) -> tuple[Unit, int]:
-    units: tuple[tuple[Unit, int | None], ...] = (("params", params), ("macs", macs), ("bytes", size_bytes))
+def _one_budget(*, params: int | None, macs: int | None, size_bytes: int | None) -> tuple[CountedUnit, int]:
+    units: tuple[tuple[CountedUnit, int | None], ...] = (("params", params), ("macs", macs), ("bytes", size_bytes))
     given = [(unit, value) for unit, value in units if value is not None]
     if len(given) != 1:
         raise typer.BadParameter(f"give exactly one of --params, --macs and --bytes; {len(given)} were given")

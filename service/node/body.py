@@ -10,17 +10,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from service.contract.sizes import LARGEST_MULTIPLE, LARGEST_TARGET, QUALITIES
 from service.ground.errors import InvalidRequestError, UnknownModelError
 from service.ground.names import check_name
 from service.http.errors import InvalidBudgetError, UnsupportedBudgetError
 
 TARGETS = ("target_params", "target_macs", "target_bytes")
 LATENCY_TARGET = "target_latency_ms"
-QUALITIES = ("refined", "instant", "trained", "uniform")
 MEMBERS = ("model", *TARGETS, "quality", "multiple_of", "wait_seconds", "inputs")
 
-LARGEST_TARGET = 2**62
-LARGEST_MULTIPLE = 1024
 LONGEST_WAIT_SECONDS = 3600.0
 
 

@@ -7,14 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-UNITS = ("params", "macs", "bytes", "latency_ms", "memory_bytes")
-DEVICE_UNITS = ("latency_ms", "memory_bytes")
-"""Units that only the device itself can measure."""
+from service.contract.sizes import LARGEST_BATCH, LARGEST_THREADS, LARGEST_VALUE, MEASURED_UNITS, PERCENTILES, UNITS
+
 MIB = 1 << 20
-LARGEST_VALUE = 2**53 - 1
-LARGEST_BATCH = 4096
-LARGEST_THREADS = 1024
-PERCENTILES = (50, 95)
 
 
 @dataclass(frozen=True)
@@ -22,7 +17,7 @@ class Budget:
     """What the network of this node may need.
 
     Attributes:
-        unit: one of `UNITS`.
+        unit: one of `contract.sizes.UNITS`.
         value: at most this much.
         batch, threads, percentile: how latency and memory are measured; they mean nothing for the other units.
     """
@@ -37,7 +32,7 @@ class Budget:
         """As the fleet's routes have it."""
         whole = self.value.is_integer() if isinstance(self.value, float) else True
         document: dict[str, Any] = {"unit": self.unit, "value": int(self.value) if whole else self.value}
-        if self.unit in DEVICE_UNITS:
+        if self.unit in MEASURED_UNITS:
             document |= {"batch": self.batch, "threads": self.threads, "percentile": self.percentile}
         return document
 

@@ -9,6 +9,7 @@ import typer
 from service.commands.arguments import BatchOption, JsonOption, ThreadsOption, budgets, takes
 from service.commands.fleet.hub_client import Hub, check_node, open_hub, parse_labels
 from service.commands.fleet.tables import changed_lines, is_settled, print_nodes, print_rollout, print_rollouts
+from service.contract.sizes import Unit
 from service.terminal import CommandError, note, print_json, print_result, print_table, reported_errors
 
 WATCH_SECONDS = 50.0
@@ -28,7 +29,7 @@ app = typer.Typer(
 @takes(given=budgets)
 def wanted_size(
     model: Annotated[str, typer.Option(metavar="M", help="Name of a model of the hub.")],
-    given: dict[str, float],
+    given: dict[Unit, float],
     batch: BatchOption = 1,
     threads: ThreadsOption = 1,
     percentile: Annotated[int, typer.Option(help="Of the run times, 50 or 95, for --latency-ms.")] = 95,

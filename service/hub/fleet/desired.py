@@ -9,14 +9,16 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from service.contract.sizes import (
+    LARGEST_BATCH,
+    LARGEST_MULTIPLE,
+    LARGEST_THREADS,
+    LARGEST_VALUE,
+    MEASURED_UNITS,
+    Quality,
+    Unit,
+)
 from service.ground.names import NAME_PATTERN
-
-LARGEST_VALUE = 2**53 - 1
-"""Integers in signed documents are those that a double holds exactly."""
-
-Unit = Literal["params", "macs", "bytes", "latency_ms", "memory_bytes"]
-MEASURED_UNITS = ("latency_ms", "memory_bytes")
-"""Budgets that only the device itself can measure."""
 
 STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -28,8 +30,10 @@ class Budget(BaseModel):
 
     unit: Unit = Field(description="What is counted; `latency_ms` and `memory_bytes` are measured on the device.")
     value: int | float = Field(gt=0, le=LARGEST_VALUE, allow_inf_nan=False, description="At most this much.")
-    batch: int = Field(default=1, ge=1, le=4096, description="Rows of one run, for `latency_ms` and `memory_bytes`.")
-    threads: int = Field(default=1, ge=1, le=1024, description="Threads of one run, for measured budgets.")
+    batch: int = Field(
+        default=1, ge=1, le=LARGEST_BATCH, description="Rows of one run, for `latency_ms` and `memory_bytes`."
+    )
+    threads: int = Field(default=1, ge=1, le=LARGEST_THREADS, description="Threads of one run, for measured budgets.")
     percentile: Literal[50, 95] = Field(default=95, description="Of the run times, for `latency_ms`.")
 
     @model_validator(mode="after")
@@ -62,10 +66,8 @@ class Change(BaseModel):
 
     model: str = Field(pattern=NAME_PATTERN, description="Name of a registered model.")
     budget: Budget | None = None
-    quality: Literal["refined", "instant", "trained", "uniform"] | None = Field(
-        default=None, description="The best that the checkpoint offers when not given."
-    )
-    multiple_of: int = Field(default=1, ge=1, le=1024, description="Make group sizes multiples of this.")
+    quality: Quality | None = Field(default=None, description="The best that the checkpoint offers when not given.")
+    multiple_of: int = Field(default=1, ge=1, le=LARGEST_MULTIPLE, description="Make group sizes multiples of this.")
     policy: Policy = Policy()
 
 
@@ -86,4 +88,4 @@ class Declared(BaseModel):
 
     model: str = Field(pattern=NAME_PATTERN)
     budget: Budget
-    quality: Literal["refined", "instant", "trained", "uniform"] | None = None
+    quality: Quality | None = None

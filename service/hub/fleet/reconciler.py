@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from service.contract.sizes import LARGEST_VALUE
 from service.ground.errors import DigestMismatchError, ServiceError
-from service.hub.fleet.desired import LARGEST_VALUE, Desired
+from service.hub.fleet.desired import Desired
 from service.hub.fleet.errors import DeviceBudgetError, DeviceNotMeasuredError
 from service.hub.fleet.group_writer import GroupWriter
 from service.hub.fleet.records import Generation, Node, Problem

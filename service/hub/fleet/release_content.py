@@ -11,8 +11,9 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from service.builds.export_request import ExportRequest, Unit, default_quality
+from service.builds.export_request import ExportRequest, default_quality
 from service.builds.job import Job
+from service.contract.sizes import CountedUnit
 from service.ground.errors import DigestMismatchError, ServiceError, StoreFullError
 from service.hub.fleet.desired import Desired
 from service.inference import reference_outputs as self_test
@@ -85,7 +86,7 @@ class ReleaseContentBuilder:
         offered = description.get("qualities")
         return list(offered) if isinstance(offered, list) and offered else [default_quality(description)]
 
-    async def manifest(self, desired: Desired, *, unit: Unit, value: int, quality: str | None = None) -> Content:
+    async def manifest(self, desired: Desired, *, unit: CountedUnit, value: int, quality: str | None = None) -> Content:
         """The manifest of the largest size within a target, exported when it is not there.
 
         Args:

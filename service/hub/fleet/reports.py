@@ -7,8 +7,9 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.contract.node_states import State
+from service.contract.sizes import LARGEST_VALUE
 from service.ground.names import DIGEST_PATTERN
-from service.hub.fleet.desired import LARGEST_VALUE, Declared
+from service.hub.fleet.desired import Declared
 from service.signing.errors import ReplayedDocumentError
 
 Count = Annotated[int, Field(ge=0, le=LARGEST_VALUE)]

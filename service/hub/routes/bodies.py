@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.builds.export_request import ExportRequest, Unit, default_quality
+from service.builds.export_request import ExportRequest, default_quality
+from service.contract.sizes import COUNTED_UNITS, LARGEST_TARGET, Quality
 from service.ground.errors import InvalidRequestError
 from service.ground.names import NAME_PATTERN
 from service.http.errors import InvalidBudgetError, UnsupportedBudgetError
 
-Quality = Literal["refined", "instant", "trained", "uniform"]
-QUALITIES: tuple[str, ...] = get_args(Quality)
-UNITS: tuple[Unit, ...] = get_args(Unit)
-TARGETS = tuple(f"target_{unit}" for unit in UNITS)
+TARGETS = tuple(f"target_{unit}" for unit in COUNTED_UNITS)
 
-LARGEST_TARGET = 2**62  # far above any network, and safe as a 64 bit integer everywhere
 LARGEST_MULTIPLE = 1024
 LONGEST_WAIT_SECONDS = 3600.0
 SHOWN_CHARACTERS = 60
@@ -87,7 +84,7 @@ class SizeRequest(BaseModel):
             description: of the model: `feasible`, for the full size when no target is given, and `qualities`.
         """
         quality = self.quality or default_quality(description)
-        for unit in UNITS:
+        for unit in COUNTED_UNITS:
             value = getattr(self, f"target_{unit}")
             if value is not None:
                 return ExportRequest(self.model, unit, value, quality, self.multiple_of)

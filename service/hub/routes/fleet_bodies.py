@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 
+from service.contract.sizes import LARGEST_VALUE
 from service.ground.errors import InvalidRequestError
 from service.ground.names import NAME_PATTERN
 from service.http.body import parse_small_json_object, read_body
@@ -17,7 +18,6 @@ from service.hub.routes.bodies import translated
 BODY_BYTES = 64 << 10
 REPORT_BYTES = 256 << 10
 LONGEST_WAIT_SECONDS = 60.0
-LARGEST_NUMBER = 2**53 - 1
 LONGEST_TOKEN_SECONDS = 30 * 86_400
 
 B = TypeVar("B", bound=BaseModel)
@@ -113,9 +113,9 @@ def parse_number(text: str, pointer: str) -> int:
     Raises:
         InvalidRequestError: the text is none.
     """
-    if text.isascii() and text.isdecimal() and len(text) <= 16 and int(text) <= LARGEST_NUMBER:
+    if text.isascii() and text.isdecimal() and len(text) <= 16 and int(text) <= LARGEST_VALUE:
         return int(text)
-    raise InvalidRequestError.at(pointer, f"{text[:40]!r} is no whole number from 0 to {LARGEST_NUMBER}")
+    raise InvalidRequestError.at(pointer, f"{text[:40]!r} is no whole number from 0 to {LARGEST_VALUE}")
 
 
 def wait_of(request: Request) -> float:

@@ -13,12 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.builds.export_request import default_quality
+from service.contract.sizes import LARGEST_TARGET, QUALITIES
 from service.ground.errors import BodyTooLargeError, DigestMismatchError, InvalidRequestError, UnreadableBodyError
 from service.ground.files import HashingWriter
 from service.ground.names import check_digest, check_name
 from service.http.body import body_chunks
 from service.http.errors import UnsupportedEncodingError
-from service.hub.routes.bodies import LARGEST_TARGET, QUALITIES, wait_seconds
+from service.hub.routes.bodies import wait_seconds
 from service.hub.routes.exports import accepted
 from service.hub.services import Hub
 from service.store.models import Model

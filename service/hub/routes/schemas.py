@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from service.contract.sizes import QUALITIES
 from service.ground.names import DIGEST_PATTERN
-from service.hub.routes.bodies import QUALITIES
 
 TEXT = {"type": "string"}
 COUNT = {"type": "integer", "minimum": 0}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from service.contract.sizes import LARGEST_TARGET, QUALITIES
 from service.ground.names import DIGEST_PATTERN, NAME_PATTERN
 from service.http.error_answers import get_problem
 from service.http.routing import Operation, header_parameter, path_parameter, query_parameter
 from service.hub.routes.artifacts import get_artifact, get_manifest, head_artifact
-from service.hub.routes.bodies import LARGEST_TARGET, QUALITIES, ExportBody, InferBody
+from service.hub.routes.bodies import ExportBody, InferBody
 from service.hub.routes.exports import export
 from service.hub.routes.fleet_routes import FLEET_OPERATIONS
 from service.hub.routes.health import healthz, metrics, readyz

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from service.contract.measurement_order import MeasurementOrder
+from service.contract.sizes import MEASURED_UNITS
 from service.node.benchmark.run import ProbeFailedError, Rung, measure_artifact, measure_ladder
 from service.node.download import Pace, download
 from service.node.hub_client import HubClient
 from service.node.node import Node
-from service.node.settings import DEVICE_UNITS
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Measurer:
             current = self._node.serving.current
             last = None if current is None else current.release.digest
             pause = AGAIN_SECONDS
-            if current is not None and last is not None and self.budget.get("unit") in DEVICE_UNITS:
+            if current is not None and last is not None and self.budget.get("unit") in MEASURED_UNITS:
                 row = await self._measure_current(last, int(current.release.manifest["bytes"]))
                 if row is not None and self._is_over(row):
                     pause = SOON_SECONDS

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from service.contract.sizes import CountedUnit
 from service.hub.fleet.desired import Budget
-from service.hub.fleet.sizing.curve import Measured, Size, Unit
+from service.hub.fleet.sizing.curve import Measured, Size
 from service.hub.fleet.sizing.search import Decision, measurements, target_for, unit_for
 
 TOO_LARGE = 10.0
@@ -108,9 +109,9 @@ def decide(search: Search, budget: Budget) -> Decision:
     return target_for(float(budget.value), measured(search), feasible=(low, high), unit=unit_of(search))
 
 
-def unit_of(search: Search) -> Unit:
+def unit_of(search: Search) -> CountedUnit:
     """The unit in which sizes are searched."""
-    unit: Unit = search["unit"]
+    unit: CountedUnit = search["unit"]
     return unit
 
 

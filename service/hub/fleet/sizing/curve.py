@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Unit = Literal["params", "macs", "bytes"]
+from service.contract.sizes import CountedUnit
+
 FloatArray = NDArray[np.float64]
 
 GRID_POINTS = 1024
@@ -30,7 +30,7 @@ class Size:
     params: int
     bytes: int
 
-    def of(self, unit: Unit) -> int:
+    def of(self, unit: CountedUnit) -> int:
         """The cost in one unit."""
         value: int = getattr(self, unit)
         return value
@@ -50,7 +50,7 @@ class Measured:
     value: float
     target: int | None = None
 
-    def reach(self, unit: Unit) -> int:
+    def reach(self, unit: CountedUnit) -> int:
         """The largest target known to end in this size."""
         return max(self.size.of(unit), self.target or 0)
 
@@ -84,7 +84,7 @@ class Curve:
         return float(np.exp((1 - share) * np.log(self.sizes[last]) + share * np.log(self.sizes[last + 1])))
 
 
-def fit(measured: Sequence[Measured], *, feasible: tuple[int, int], unit: Unit) -> Curve:
+def fit(measured: Sequence[Measured], *, feasible: tuple[int, int], unit: CountedUnit) -> Curve:
     """The curve through what was measured.
 
     Args:
@@ -124,7 +124,7 @@ def rising(values: FloatArray) -> FloatArray:
     return merged
 
 
-def _by_size(measured: Sequence[Measured], unit: Unit) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _by_size(measured: Sequence[Measured], unit: CountedUnit) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Sizes, rising and different, their costs `(n, 2)` in macs and bytes, and the median of their values."""
     groups: dict[int, list[Measured]] = {}
     for one in measured:

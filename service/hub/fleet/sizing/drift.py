@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from service.hub.fleet.sizing.curve import Measured, Size, Unit, fit
+from service.contract.sizes import CountedUnit
+from service.hub.fleet.sizing.curve import Measured, Size, fit
 from service.hub.fleet.sizing.search import rescaled
 
 # A measurement above this share of the limit is too slow; sizes are chosen to be a few percent below it.
@@ -76,7 +77,13 @@ def replanned(drift: Drift, verdict: Verdict, *, now: float) -> Drift:
 
 
 def growth_of(
-    measured: Sequence[Measured], *, size: Size, value: float, limit: float, feasible: tuple[int, int], unit: Unit
+    measured: Sequence[Measured],
+    *,
+    size: Size,
+    value: float,
+    limit: float,
+    feasible: tuple[int, int],
+    unit: CountedUnit,
 ) -> float:
     """The largest size expected to fit, relative to the active one.
 

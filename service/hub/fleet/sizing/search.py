@@ -31,12 +31,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from service.hub.fleet.sizing.curve import Curve, Measured, Size, Unit, fit
+from service.contract.sizes import PERCENTILES, CountedUnit
+from service.hub.fleet.sizing.curve import Curve, Measured, Size, fit
 
 MAX_EXPORTS = 3
 MAX_RUNGS = 12
-PERCENTILES = (50, 95)
-"""Percentiles that nodes report."""
 
 # A size is taken when it has this share of the largest one that the curve lets fit.
 CLOSE_ENOUGH = 0.93
@@ -71,7 +70,7 @@ class Decision:
     is_rung: bool = False
 
 
-def unit_for(budget_unit: str) -> Unit:
+def unit_for(budget_unit: str) -> CountedUnit:
     """The unit in which sizes are searched: `macs` for `latency_ms`, `bytes` for `memory_bytes`.
 
     Raises:
@@ -175,7 +174,7 @@ def rescaled(measured: Sequence[Measured], *, size: Size, value: float) -> list[
     return [replace(one, value=one.value * factor, target=None) for one in measured]
 
 
-def target_for(limit: float, measured: Sequence[Measured], *, feasible: tuple[int, int], unit: Unit) -> Decision:
+def target_for(limit: float, measured: Sequence[Measured], *, feasible: tuple[int, int], unit: CountedUnit) -> Decision:
     """What to do next for a budget; see the module's description.
 
     Args:
@@ -203,7 +202,7 @@ def target_for(limit: float, measured: Sequence[Measured], *, feasible: tuple[in
     return Decision("settled", low.reach(unit), low.value, is_rung=low.target is None)
 
 
-def _newest(measured: Sequence[Measured], unit: Unit) -> list[Measured]:
+def _newest(measured: Sequence[Measured], unit: CountedUnit) -> list[Measured]:
     """The last measurement of every size, smallest first, with the largest target that led to it."""
     found: dict[int, Measured] = {}
     for one in measured:
@@ -214,12 +213,12 @@ def _newest(measured: Sequence[Measured], unit: Unit) -> list[Measured]:
     return [found[size] for size in sorted(found)]
 
 
-def _share(low: Measured, curve: Curve, limit: float, unit: Unit) -> float:
+def _share(low: Measured, curve: Curve, limit: float, unit: CountedUnit) -> float:
     """A size, relative to the largest expected to be within the limit."""
     return low.size.of(unit) / curve.largest(limit)
 
 
-def _none_fits(known: Sequence[Measured], n_exports: int, *, feasible: tuple[int, int], unit: Unit) -> Decision:
+def _none_fits(known: Sequence[Measured], n_exports: int, *, feasible: tuple[int, int], unit: CountedUnit) -> Decision:
     """Nothing measured is within the limit: the smallest size was not measured yet, or there is no way."""
     least = known[0]
     tried = least.size.of(unit) <= feasible[0] or least.target == feasible[0]
@@ -229,7 +228,13 @@ def _none_fits(known: Sequence[Measured], n_exports: int, *, feasible: tuple[int
 
 
 def _next_target(
-    limit: float, measured: Sequence[Measured], curve: Curve, *, low: Measured, feasible: tuple[int, int], unit: Unit
+    limit: float,
+    measured: Sequence[Measured],
+    curve: Curve,
+    *,
+    low: Measured,
+    feasible: tuple[int, int],
+    unit: CountedUnit,
 ) -> int | None:
     """The size to try next, above what is known to fit and below what is known not to; None when nothing lies there.
 
