@@ -27,7 +27,6 @@ from benchmarks.delta_report import report
 from benchmarks.delta_tensors import compare
 from benchmarks.rows import Rows
 from inn_core.checkpoint.checkpoint import Checkpoint
-from inn_core.checkpoint.qualities import available_qualities
 from inn_core.checkpoint.storage import load_checkpoint
 from inn_core.exporting.export import export_artifact
 from inn_core.files import written_aside
@@ -60,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for path in options.checkpoint or [DEMO]:
         network = load_checkpoint(path)
         for quality in QUALITIES:
-            if quality in available_qualities(network):
+            if quality in network.qualities:
                 for pair in PAIRS:
                     key = {"network": network.name, "checkpoint": path.stem, "quality": quality, "pair": list(pair)}
                     _say(f"{path.stem}: {quality}, {pair[0]:.0%} to {pair[1]:.0%}")

@@ -273,19 +273,18 @@ def profile_instant(checkpoint: Checkpoint, params: int, folder: Path) -> list[R
 
 
 def moved_bytes(checkpoint: Checkpoint, params: int) -> Results:
-    """What an instant export reads and writes at least: the knots above and below the plan, and the artifact."""
-    from inn_core.sized.anchors import contains, read_anchors
+    """What an instant export reads and writes at least: the anchors above and below the plan, and the artifact."""
+    from inn_core.sized.anchors import contains
 
     plan = choose_plan(checkpoint, Budget("params", params))
-    knots = read_anchors(checkpoint)
-    above = [knot for knot in knots if contains(knot.sizes, plan.sizes)][-1]
-    below = next((knot for knot in knots[above.index + 1 :] if contains(plan.sizes, knot.sizes)), None)
-    read = sum(above.weight(checkpoint, name).nbytes for name in checkpoint.weights)
-    for name in checkpoint.weights:
-        if above.covers(checkpoint, name):
-            read += sum(array.nbytes for array in above.correlation(checkpoint, name))
+    anchors = checkpoint.anchors
+    above = [anchor for anchor in anchors if contains(anchor.sizes, plan.sizes)][-1]
+    below = next((each for each in anchors if each is not above and contains(plan.sizes, each.sizes)), None)
+    read = sum(array.nbytes for array in (above.weights or checkpoint.weights).values())
+    for inputs in above.inputs.values():
+        read += inputs.correlation.nbytes + inputs.scale.nbytes + inputs.mean.nbytes
     if below is not None:
-        read += sum(below.weight(checkpoint, name).nbytes for name in checkpoint.weights)
+        read += sum(array.nbytes for array in below.weights.values())
     return {"read": read, "written": plan.bytes}
 
 

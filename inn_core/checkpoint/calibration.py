@@ -134,11 +134,6 @@ def expand(codes: Array, levels: Array | None, dtype: np.dtype) -> Array:
     return np.stack([levels[i][codes[:, i]] for i in range(codes.shape[1])], axis=1).astype(dtype, copy=False)
 
 
-def levels_name(input_name: str) -> str:
-    """Where the statistics of a checkpoint keep the levels of an input."""
-    return f"levels/{input_name}"
-
-
 def calibration_samples(checkpoint: Checkpoint, positions: NDArray[np.int64] | slice = slice(None)) -> dict[str, Array]:
     """Calibration samples of a checkpoint as the graph reads them; empty when it keeps none."""
     dtypes = {
@@ -146,6 +141,6 @@ def calibration_samples(checkpoint: Checkpoint, positions: NDArray[np.int64] | s
         for value in checkpoint.template.model.graph.input
     }
     return {
-        name: expand(np.asarray(codes[positions]), checkpoint.statistics.get(levels_name(name)), dtypes[name])
+        name: expand(np.asarray(codes[positions]), checkpoint.levels.get(name), dtypes[name])
         for name, codes in checkpoint.calibration.items()
     }

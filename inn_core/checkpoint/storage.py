@@ -1,8 +1,8 @@
 """Write and read `.inn` checkpoints: one safetensors file with the template, weights, orders, curves and samples.
 
-Arrays are named `template`, `w/<weight>`, `o/<group>` (orders), `d/<group>` (damage curves), `p/<unit>` (size paths),
-`s/<name>` (statistics) and `c/<input>` (calibration samples); all else is JSON in the header. There is no pickle and
-no code in a checkpoint.
+Arrays are named `template`, `w/<weight>`, `o/<group>` (orders), `d/<group>` (sensitivity curves), `p/<unit>` (size
+paths), `s/<name>` (stored sizes, see `part_arrays`) and `c/<input>` (calibration samples); all else is JSON in the
+header. There is no pickle and no code in a checkpoint.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from inn_core.arrays import Array
-from inn_core.checkpoint.checkpoint import Checkpoint
+from inn_core.checkpoint.checkpoint import Checkpoint, InconsistentCheckpointError
+from inn_core.checkpoint.part_arrays import part_arrays, read_parts
 from inn_core.checkpoint.safetensors import invalid, read_tensors, read_text, write_tensors
 from inn_core.checkpoint.structure_json import structure_from_json, structure_to_json
-from inn_core.checkpoint.validation import InconsistentCheckpointError, check_checkpoint
+from inn_core.checkpoint.validation import check_checkpoint
 from inn_core.errors import InnError, InvalidCheckpointError
 from inn_core.files import file_digest
 from inn_core.graph.structure import Template
@@ -59,20 +60,21 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> str:
     tensors: dict[str, Array] = {
         "template": np.frombuffer(template.model.SerializeToString(deterministic=True), dtype=np.uint8)
     }
+    statistics = part_arrays(checkpoint)
     for part, prefix in _PREFIXES.items():
-        arrays: Mapping[str, Array] = getattr(checkpoint, part)
+        arrays: Mapping[str, Array] = statistics if part == "statistics" else getattr(checkpoint, part)
         tensors.update({prefix + name: array for name, array in arrays.items()})
     header = {
         "format_version": FORMAT_VERSION,
         "name": checkpoint.name,
         "weights": [[name, list(shape), element_type] for name, (shape, element_type) in template.weights.items()],
-        "statistics": list(checkpoint.statistics),
+        "statistics": list(statistics),
         "calibration": list(checkpoint.calibration),
         "structure": structure_to_json(checkpoint.structure),
         "provenance": dict(checkpoint.provenance),
     }
-    if checkpoint.sampling:
-        header["sampling"] = dict(checkpoint.sampling)
+    if checkpoint.trained is not None:
+        header["sampling"] = dict(checkpoint.trained.sampling)
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False, sort_keys=True, allow_nan=False)
     return write_tensors(path, tensors, text)
 
@@ -104,20 +106,21 @@ def load_checkpoint(path: str | Path, *, verify: bool = True) -> Checkpoint:
     header = _parse_header(path, content.text)
     parts = _split_parts(path, content.tensors)
     try:
-        network = Checkpoint(
+        structure = structure_from_json(header["structure"])
+        statistics = _ordered(parts["statistics"], header["statistics"])
+        checkpoint = Checkpoint(
             name=header["name"],
             template=_template(content.tensors, header),
             weights=_ordered(parts["weights"], [name for name, _, _ in header["weights"]]),
-            structure=structure_from_json(header["structure"]),
+            structure=structure,
             orders=parts["orders"],
             paths=parts["paths"],
             curves=parts["curves"],
-            statistics=_ordered(parts["statistics"], header["statistics"]),
             calibration=_ordered(parts["calibration"], header["calibration"]),
-            sampling=dict(header.get("sampling", {})),
             provenance=dict(header["provenance"]),
+            **read_parts(statistics, structure.groups, dict(header.get("sampling", {}))),
         )
-        check_checkpoint(network, finite=verify)
+        check_checkpoint(checkpoint, finite=verify)
     except InnError:
         raise
     except InconsistentCheckpointError as error:
@@ -128,7 +131,7 @@ def load_checkpoint(path: str | Path, *, verify: bool = True) -> Checkpoint:
         raise invalid(path, f"{error} is missing") from error
     except (TypeError, ValueError, AttributeError) as error:
         raise invalid(path, f"its header is malformed ({error})") from error
-    return network
+    return checkpoint
 
 
 def read_header(path: str | Path) -> dict[str, Any]:

@@ -13,10 +13,9 @@ import onnx
 from onnx import helper
 
 from inn_core.arrays import Array
-from inn_core.checkpoint.anchor_validation import anchor_faults
-from inn_core.checkpoint.calibration import LEVELS, levels_name
-from inn_core.checkpoint.checkpoint import Checkpoint
-from inn_core.checkpoint.trained_validation import trained_faults
+from inn_core.checkpoint.calibration import LEVELS
+from inn_core.checkpoint.checkpoint import Checkpoint, InconsistentCheckpointError
+from inn_core.checkpoint.sizes_validation import anchor_faults, trained_faults
 from inn_core.errors import InnError, InvalidWeightsError
 from inn_core.graph.analysis.normalize import FLOAT_TYPES, is_usable
 from inn_core.graph.axis import Axis, axis_groups, axis_size
@@ -24,10 +23,6 @@ from inn_core.graph.cost import PATH_UNITS, CostModel
 from inn_core.graph.structure import Structure
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-class InconsistentCheckpointError(Exception):
-    """Parts of a network contradict each other; the message says which. Callers translate it."""
 
 
 def check_checkpoint(checkpoint: Checkpoint, *, finite: bool = True) -> None:
@@ -38,7 +33,7 @@ def check_checkpoint(checkpoint: Checkpoint, *, finite: bool = True) -> None:
         finite: also look at every weight for NaN and infinity.
 
     Raises:
-        InconsistentNetworkError: what does not fit, in words.
+        InconsistentCheckpointError: what does not fit, in words.
         InvalidWeightsError: a weight holds NaN or infinity.
     """
     if not isinstance(checkpoint.name, str) or not NAME_PATTERN.fullmatch(checkpoint.name):
@@ -207,7 +202,7 @@ def _check_calibration(checkpoint: Checkpoint) -> None:
             )
         if not _is_finite(array):
             raise InconsistentCheckpointError(f"calibration input '{name}' holds NaN or infinity")
-        levels = checkpoint.statistics.get(levels_name(name))
+        levels = checkpoint.levels.get(name)
         if levels is None:
             continue
         rows = {1, array.shape[1] if array.ndim > 1 else 1}

@@ -1,8 +1,8 @@
-"""`instant`: a size in milliseconds, without data, from refined networks stored at knots of the size path.
+"""`instant`: a size in milliseconds, without data, from the refined networks that are stored along the size path.
 
-A plan lies between two knots. The knot above is reduced to it in closed form; the knot below is contained in it. Both
-approximate the same pre-activations of the full network in the same channels, so their weights can be mixed: near the
-knot below, where the reduction is largest and worst, the knot below decides.
+A plan lies between two anchors. The anchor above is reduced to it in closed form; the anchor below is contained in it.
+Both approximate the same pre-activations of the full network in the same channels, so their weights can be mixed: near
+the anchor below, where the reduction is largest and worst, the anchor below decides.
 """
 
 from __future__ import annotations
@@ -13,29 +13,30 @@ import numpy as np
 import torch
 
 from inn_core.arrays import Array, IntArray
-from inn_core.checkpoint.checkpoint import Checkpoint
+from inn_core.checkpoint.checkpoint import AnchorNetwork, Checkpoint
 from inn_core.graph.axis import kept_indices
 from inn_core.graph.linear_nodes import contracted_position
 from inn_core.planning.plan import planner_of
-from inn_core.sized.anchors import AnchorNetwork, contains, read_anchors
+from inn_core.sized.anchors import contains
 from inn_core.sized.schur_complement import dense_nodes, reduced_weights, relative_selections, to_tensor
 
 
 @torch.inference_mode()
 def instant_weights(checkpoint: Checkpoint, sizes: Mapping[str, int], *, device: torch.device) -> dict[str, Array]:
-    """Weights of a plan from the knots around it.
+    """Weights of a plan from the anchors around it.
 
     Args:
-        checkpoint: keeps knots.
+        checkpoint: keeps anchors.
         sizes: of every group; none above its full size.
 
     Returns:
-        Weights by name, in the dtypes of the checkpoint. At a knot they are the knot's own.
+        Weights by name, in the dtypes of the checkpoint. At an anchor they are its own.
     """
-    knots = read_anchors(checkpoint)
-    above = [knot for knot in knots if contains(knot.sizes, sizes)][-1]
+    anchors = checkpoint.anchors
+    index = max(number for number, anchor in enumerate(anchors) if contains(anchor.sizes, sizes))
+    above = anchors[index]
     weights = reduced_weights(checkpoint, above, sizes, device=device)
-    below = next((knot for knot in knots[above.index + 1 :] if contains(sizes, knot.sizes)), None)
+    below = next((anchor for anchor in anchors[index + 1 :] if contains(sizes, anchor.sizes)), None)
     if below is not None and dict(above.sizes) != dict(sizes):
         share = _share_of_above(checkpoint, sizes, above, below)
         common = relative_selections(checkpoint.orders, sizes, below.sizes)
@@ -50,7 +51,7 @@ def instant_weights(checkpoint: Checkpoint, sizes: Mapping[str, int], *, device:
 def _share_of_above(
     checkpoint: Checkpoint, sizes: Mapping[str, int], above: AnchorNetwork, below: AnchorNetwork
 ) -> float:
-    """The square of the plan's place between the knots in parameters: measured better than the place itself."""
+    """The square of the plan's place between the anchors in parameters: measured better than the place itself."""
     cost = planner_of(checkpoint).cost
     rows = np.concatenate([cost.to_row(each) for each in (below.sizes, sizes, above.sizes)])
     low, here, high = (int(value) for value in cost.evaluate("params", rows))
@@ -66,8 +67,8 @@ def _mix_(
     common: Mapping[str, IntArray],
     share: float,
 ) -> None:
-    """Mix in the knot below. What only the plan has: its producer channels stay, its consumer channels fade."""
-    stored = to_tensor(below.weight(checkpoint, name), weight.device).mul_(1 - share)
+    """Mix in the anchor below. What only the plan has: its producer channels stay, its consumer channels fade."""
+    stored = to_tensor(below.weights[name], weight.device).mul_(1 - share)
     dense = dense_nodes(checkpoint)
     contracted = contracted_position(dense[name]) if name in dense else None
     narrow: list[tuple[int, torch.Tensor]] = []  # axes along which only some channels are mixed

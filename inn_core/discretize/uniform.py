@@ -36,7 +36,7 @@ def uniform_weights(checkpoint: Checkpoint, sizes: Sizes, *, device: torch.devic
     """
     sampler = kernel_sampler(checkpoint)
     sampler.tuned = {}
-    imported = replace(checkpoint, sampling={})  # a trained network's weights, without its sizes
+    imported = replace(checkpoint, trained=None)  # a trained network's weights, without its sizes
     parts, _ = read_parameters(imported, normalize=bool(checkpoint.calibration))
     sized = SampledSizes.of(imported, sampler, parts.to(device))
     moments = sized.moments(sizes, statistics_chunks(imported, (), device)) if parts.nodes else {}

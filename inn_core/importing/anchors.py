@@ -1,4 +1,4 @@
-"""Knots of `instant`: refined networks along the size path, as arrays of the checkpoint."""
+"""Anchor networks of `instant`: refined networks along the size path, measured at import."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from inn_core.arrays import Array
 from inn_core.checkpoint.calibration import calibration_samples
-from inn_core.checkpoint.checkpoint import Checkpoint
+from inn_core.checkpoint.checkpoint import AnchorNetwork, Checkpoint
 from inn_core.discretize.discretize import refine
 from inn_core.fitting.channel_statistics import PointStatistics, channel_axis, collect_statistics
 from inn_core.fitting.runtime import LoadedNetwork
 from inn_core.graph.axis import axis_groups
 from inn_core.graph.cost import CostModel
 from inn_core.progress import Progress, scaled
-from inn_core.sized.anchors import anchor_arrays
+from inn_core.sized.anchors import make_anchor
 
-DENSE_RATIO, SPARSE_RATIO = 0.7, 0.6  # parameters of a knot over those of the one before
-DENSE_BELOW = 4_000_000  # parameters: small networks can afford the denser knots
-LEAST_SHARE = 0.02  # of the parameters; below it the last knot serves
+DENSE_RATIO, SPARSE_RATIO = 0.7, 0.6  # parameters of an anchor over those of the one before
+DENSE_BELOW = 4_000_000  # parameters: small networks can afford more anchors
+LEAST_SHARE = 0.02  # of the parameters; below it the last anchor serves
 
 
 def anchor_sizes(checkpoint: Checkpoint, cost: CostModel) -> list[NDArray[np.int64]]:
-    """Sizes at the knots: plans of the parameter path whose parameters fall by a constant ratio, without the full."""
+    """Sizes of the anchors: plans of the parameter path whose parameters fall by a constant ratio, without the full."""
     sizes = cost.full().copy()
     full = int(cost.evaluate("params", sizes[None])[0])
     ratio = DENSE_RATIO if full < DENSE_BELOW else SPARSE_RATIO
@@ -42,38 +41,38 @@ def anchor_sizes(checkpoint: Checkpoint, cost: CostModel) -> list[NDArray[np.int
     return result
 
 
-def store_anchors(
+def make_anchors(
     checkpoint: Checkpoint,
     cost: CostModel,
     engine: LoadedNetwork,
     points: Sequence[PointStatistics],
     progress: Progress,
-) -> dict[str, Array]:
-    """Refine the network at every knot and collect what `instant` needs.
+) -> tuple[AnchorNetwork, ...]:
+    """Refine the network along the size path and collect what `instant` needs.
 
     Args:
         checkpoint: with orders, paths and calibration samples.
         points: statistics of the full network.
 
     Returns:
-        Arrays for the checkpoint's statistics.
+        The full network first, each inside the one before it.
     """
-    arrays = anchor_arrays(0, cost.full(), None, _resizable(checkpoint, points))
+    anchors = [make_anchor(checkpoint.structure.full_sizes(), {}, _resizable(checkpoint, points))]
     sizes = anchor_sizes(checkpoint, cost)
     chunks = engine.chunks(calibration_samples(checkpoint))
     for number, row in enumerate(sizes):
         report = scaled(progress, number / len(sizes), (number + 1) / len(sizes))
         plan = cost.to_sizes(row)
-        refined = refine(checkpoint, plan, engine, progress=_as_knots(report))
+        refined = refine(checkpoint, plan, engine, progress=_most_of(report))
         sized = LoadedNetwork.build_sized(checkpoint, plan, refined.weights, engine.device)
         own = collect_statistics(sized.program, sized.structure, sized.weights, chunks, fisher=False)
-        arrays |= anchor_arrays(number + 1, row, refined.weights, _resizable(checkpoint, own))
+        anchors.append(make_anchor(plan, refined.weights, _resizable(checkpoint, own)))
         report("knots", 1.0)
-    return arrays
+    return tuple(anchors)
 
 
-def _as_knots(report: Progress) -> Progress:
-    """Refinement is most of the work of a knot; its statistics are the rest."""
+def _most_of(report: Progress) -> Progress:
+    """Refinement is most of the work of an anchor; its statistics are the rest."""
     return lambda _, share: report("knots", 0.9 * share)
 
 

@@ -13,9 +13,8 @@ import onnx
 import torch
 
 from inn_core.arrays import Array
-from inn_core.checkpoint.calibration import checked_samples, compact, levels_name
+from inn_core.checkpoint.calibration import checked_samples, compact
 from inn_core.checkpoint.checkpoint import Checkpoint
-from inn_core.checkpoint.qualities import SMOOTH
 from inn_core.checkpoint.validation import NAME_PATTERN
 from inn_core.errors import InvalidNameError, InvalidOnnxError
 from inn_core.fitting.channel_order import NestedOrder, consumer_statistics, greedy_order
@@ -42,7 +41,7 @@ from inn_core.importing.allocation import (
     estimated_allocation,
     measured_allocation,
 )
-from inn_core.importing.anchors import store_anchors
+from inn_core.importing.anchors import make_anchors
 from inn_core.importing.torch_export import export_factory
 from inn_core.integral.channel_permutation import smoothing_orders
 from inn_core.integral.selection import selections
@@ -110,14 +109,15 @@ def import_network(
         paths={"params": allocation.path, "macs": build_path(cost, allocation.curves, unit="macs")},
         calibration=samples,
     )
-    statistics = store_anchors(network, cost, engine, points, scaled(report, 0.75, 0.95))
-    smooth = smoothing_orders(network, progress=scaled(report, 0.95, 1.0))
-    statistics |= {SMOOTH + name: order for name, order in smooth.items()}
+    anchors = make_anchors(network, cost, engine, points, scaled(report, 0.75, 0.95))
+    permutations = smoothing_orders(network, progress=scaled(report, 0.95, 1.0))
     codes, levels = _compacted(samples)
     network = replace(
         network,
-        statistics=statistics if statistics_only else {**statistics, **levels},
         calibration={} if statistics_only else codes,
+        levels={} if statistics_only else levels,
+        anchors=anchors,
+        channel_permutations=permutations,
         provenance=_provenance(source, model, samples, freeze, effort),
     )
     report("done", 1.0)
@@ -232,7 +232,7 @@ def _compacted(samples: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str
     for name, array in samples.items():
         codes[name], table = compact(array)
         if table is not None:
-            levels[levels_name(name)] = table
+            levels[name] = table
     return codes, levels
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from inn_core.checkpoint.checkpoint import Checkpoint
-from inn_core.checkpoint.qualities import available_qualities
 from inn_core.graph.cost import UNITS
 from inn_core.graph.node import default_opset
 from inn_core.planning.plan import feasible_range
@@ -45,7 +44,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "inputs": describe_tensors(graph.input),
         "outputs": describe_tensors(graph.output),
         "opset": default_opset(checkpoint.template.model),
-        "qualities": available_qualities(checkpoint),
+        "qualities": checkpoint.qualities,
         "calibration_samples": min(samples, default=0),
         "provenance": dict(checkpoint.provenance),
     }

@@ -1,21 +1,14 @@
-"""How trained sizes lie in a checkpoint, and the way from a checkpoint to parameters and back.
+"""The way from a checkpoint to the parameters of an integral network and back.
 
 A checkpoint keeps the weights of the full network, folded, so that every quality works on a trained network as on an
-imported one. Beside them lie the scale and shift of every normalized node and the moments at the knots; together they
-give the parameters back:
-
-    trained/scale/<weight>, trained/shift/<weight>      full size
-    trained/<unit>/<k>/sizes                            of the groups, at knot k of a size path
-    trained/<unit>/<k>/mean/<weight>, …/variance/<weight>
-    trained/partition/<group>/<cells>                   edges of a tuned partition, shape (cells + 1,)
-
-The smoothing order of a group, which kernel sampling needs, is `smooth/<group>`, in imported checkpoints, too.
+imported one. Beside them lie the scale and shift of every normalized node and the moments at the measured sizes
+(`TrainedSizes`); together they give the parameters back. Kernel sampling also needs the channel permutations, which
+imported checkpoints keep, too.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -25,43 +18,42 @@ from torch import Tensor
 
 from inn_core.arrays import Array
 from inn_core.checkpoint.calibration import calibration_samples
-from inn_core.checkpoint.checkpoint import Checkpoint
-from inn_core.checkpoint.qualities import SMOOTH, TRAINED
+from inn_core.checkpoint.checkpoint import Checkpoint, MeasuredSize, StoredMoments, TrainedSizes
 from inn_core.errors import InvalidInputError, StatisticsMissingError
 from inn_core.fitting.runtime import affordable_samples, chunk_samples, spread, to_chunks
 from inn_core.graph.analysis.shapes import SHAPED_BY_WEIGHTS
 from inn_core.graph.axis import axis_groups
-from inn_core.graph.cost import PATH_UNITS, CostModel, Unit
+from inn_core.graph.cost import CostModel, Unit
 from inn_core.graph.linear_nodes import integrated_axes
 from inn_core.graph.program import Program
 from inn_core.integral.channel_permutation import smoothing_orders
 from inn_core.integral.kernel import KernelSampling
 from inn_core.integral.kernel_sampler import KernelSampler, sampling_from
 from inn_core.integral.nested_sampler import NestedSampler, Sampler
-from inn_core.sized.batch_norm import Moments, NormalizedNode, measure_moments, normalized_nodes, wide
+from inn_core.sized.batch_norm import Moments, measure_moments, normalized_nodes, wide
 from inn_core.sized.kernel_parameters import KernelParameters
 from inn_core.sized.size_statistics import CalibratedSize, SizeStatistics
 
 STATISTICS_SAMPLES = 1024
-INSTANT = "instant/"
 
 
 def is_trained(checkpoint: Checkpoint) -> bool:
     """Whether the checkpoint keeps trained sizes."""
-    return bool(checkpoint.sampling)
+    return checkpoint.trained is not None
 
 
 def smallest_trained(checkpoint: Checkpoint) -> int:
     """Parameters of the smallest size that a trained checkpoint was trained at: the last knot of that size path."""
     cost = CostModel.of(checkpoint.template, checkpoint.structure)
-    *_, last = _knot_sizes(checkpoint, "params")
-    return int(cost.evaluate("params", last[None])[0])
+    assert checkpoint.trained is not None
+    smallest = checkpoint.trained.paths["params"][-1].sizes
+    return int(cost.evaluate("params", cost.to_row(smallest))[0])
 
 
 def sampler_of(checkpoint: Checkpoint) -> Sampler:
     """The sampler that a checkpoint was trained with; nested where it was not."""
-    if checkpoint.sampling.get("kind") == "kernel":
-        return kernel_sampler(checkpoint, sampling=sampling_from(checkpoint.sampling))
+    if checkpoint.trained is not None and checkpoint.trained.sampling["kind"] == "kernel":
+        return kernel_sampler(checkpoint, sampling=sampling_from(checkpoint.trained.sampling))
     return NestedSampler(checkpoint)
 
 
@@ -70,17 +62,9 @@ def kernel_sampler(checkpoint: Checkpoint, *, sampling: KernelSampling | None = 
 
     Orders that an older checkpoint does not keep are found again, which may take minutes for large groups.
     """
-    if all(SMOOTH + name in checkpoint.statistics for name in checkpoint.structure.full_sizes()):
-        orders = {name: checkpoint.statistics[SMOOTH + name] for name in checkpoint.structure.full_sizes()}
-    else:
-        orders = smoothing_orders(checkpoint)
-    tuned: dict[str, list[Tensor]] = {}
-    for group in checkpoint.structure.groups:
-        prefix = f"{TRAINED}partition/{group.name}/"
-        for cells in range(1, group.size):
-            edges = checkpoint.statistics.get(f"{prefix}{cells}")
-            if edges is not None:
-                tuned.setdefault(group.name, []).append(torch.from_numpy(np.array(edges)))
+    orders = checkpoint.channel_permutations or smoothing_orders(checkpoint)
+    partitions = checkpoint.trained.partitions if checkpoint.trained is not None else {}
+    tuned = {group: [_tensor(edges) for _, edges in sorted(by_cells.items())] for group, by_cells in partitions.items()}
     return KernelSampler(checkpoint, orders, sampling=sampling, tuned=tuned)
 
 
@@ -103,13 +87,14 @@ def read_parameters(checkpoint: Checkpoint, *, normalize: bool) -> tuple[KernelP
         integrated=integrated_axes(program.nodes, weights),
         constants=_constants(checkpoint, program),
     )
-    if is_trained(checkpoint):
-        nodes = tuple(node for node in nodes if f"{TRAINED}scale/{node.weight}" in checkpoint.statistics)
+    trained = checkpoint.trained
+    if trained is not None:
+        nodes = tuple(node for node in nodes if node.weight in trained.scales)
         scales, shifts = (
-            {name: found.to(wide(weights[name].dtype)) for name, found in _arrays(checkpoint, kind, nodes).items()}
-            for kind in ("scale", "shift")
+            {node.weight: _tensor(kind[node.weight]).to(wide(weights[node.weight].dtype)) for node in nodes}
+            for kind in (trained.scales, trained.shifts)
         )
-        statistics = _read_statistics(checkpoint, nodes)
+        statistics = _read_statistics(checkpoint, trained.paths)
         for node in nodes:
             gain = scales[node.weight] / statistics.full.moments[node.weight].deviation()
             along = [1] * weights[node.weight].ndim
@@ -132,7 +117,7 @@ def to_checkpoint(
 ) -> Checkpoint:
     """A checkpoint with trained parameters in place of its weights.
 
-    Orders, paths, samples and provenance stay. What belonged to the old weights goes: the knots of `instant`.
+    Orders, paths, samples and provenance stay. What belonged to the old weights goes: the anchors.
     """
     full = statistics.full
     with torch.no_grad():
@@ -141,25 +126,25 @@ def to_checkpoint(
         name: folded[name].detach().cpu().contiguous().numpy().astype(old.dtype, copy=False)
         for name, old in checkpoint.weights.items()
     }
-    kept = {name: array for name, array in checkpoint.statistics.items() if not name.startswith((TRAINED, INSTANT))}
-    arrays: dict[str, Array] = {}
-    for node in parts.nodes:
-        arrays[f"{TRAINED}scale/{node.weight}"] = _numpy(parts.scale(node.weight))
-        arrays[f"{TRAINED}shift/{node.weight}"] = _numpy(parts.shift(node.weight))
-    for unit, knots in statistics.paths.items():
-        for number, knot in enumerate(knots):
-            prefix = f"{TRAINED}{unit}/{number}"
-            arrays[f"{prefix}/sizes"] = np.array(list(knot.sizes.values()), dtype=np.int64)
-            for weight, moments in knot.moments.items():
-                arrays[f"{prefix}/mean/{weight}"] = _numpy(moments.mean)
-                arrays[f"{prefix}/variance/{weight}"] = _numpy(moments.variance)
+    permutations, partitions = checkpoint.channel_permutations, {}
     if isinstance(sampler, KernelSampler):
-        for name, order in sampler.orders.items():
-            arrays[SMOOTH + name] = order.cpu().numpy()
-        for name, tuned in sampler.tuned.items():
-            for edges in tuned:
-                arrays[f"{TRAINED}partition/{name}/{len(edges) - 1}"] = edges.cpu().numpy()
-    return replace(checkpoint, weights=weights, statistics={**kept, **arrays}, sampling=sampler.describe())
+        permutations = {name: order.cpu().numpy() for name, order in sampler.orders.items()}
+        partitions = {
+            name: {len(edges) - 1: edges.cpu().numpy() for edges in tuned} for name, tuned in sampler.tuned.items()
+        }
+    trained = TrainedSizes(
+        sampling=sampler.describe(),
+        scales={node.weight: _numpy(parts.scale(node.weight)) for node in parts.nodes},
+        shifts={node.weight: _numpy(parts.shift(node.weight)) for node in parts.nodes},
+        paths={unit: tuple(_measured(size) for size in path) for unit, path in statistics.paths.items()},
+        partitions=partitions,
+    )
+    return replace(checkpoint, weights=weights, anchors=(), channel_permutations=permutations, trained=trained)
+
+
+def _measured(size: CalibratedSize) -> MeasuredSize:
+    moments = {name: StoredMoments(_numpy(each.mean), _numpy(each.variance)) for name, each in size.moments.items()}
+    return MeasuredSize(dict(size.sizes), moments)
 
 
 def statistics_chunks(
@@ -205,33 +190,19 @@ def _constants(checkpoint: Checkpoint, program: Program) -> set[str]:
     return {name for name in single if not any(axis_groups(axis) for axis in axes[name])} | deciding
 
 
-def _arrays(checkpoint: Checkpoint, kind: str, nodes: Sequence[NormalizedNode]) -> dict[str, Tensor]:
-    return {
-        node.weight: torch.from_numpy(np.array(checkpoint.statistics[f"{TRAINED}{kind}/{node.weight}"]))
-        for node in nodes
-    }
-
-
-def _knot_sizes(checkpoint: Checkpoint, unit: Unit) -> Iterator[Array]:
-    """Sizes of the groups at every knot of a size path, the full network first."""
-    for number in itertools.count():
-        row = checkpoint.statistics.get(f"{TRAINED}{unit}/{number}/sizes")
-        if row is None:
-            return
-        yield row
-
-
-def _read_statistics(checkpoint: Checkpoint, nodes: Sequence[NormalizedNode]) -> SizeStatistics:
+def _read_statistics(checkpoint: Checkpoint, paths: Mapping[Unit, Sequence[MeasuredSize]]) -> SizeStatistics:
     cost = CostModel.of(checkpoint.template, checkpoint.structure)
-    paths: dict[Unit, list[CalibratedSize]] = {unit: [] for unit in PATH_UNITS}
-    for unit, knots in paths.items():
-        for row in _knot_sizes(checkpoint, unit):
-            prefix = f"{unit}/{len(knots)}"
-            means = _arrays(checkpoint, f"{prefix}/mean", nodes)
-            variances = _arrays(checkpoint, f"{prefix}/variance", nodes)
-            moments = {name: Moments(means[name], variances[name]) for name in means}
-            knots.append(CalibratedSize(int(cost.evaluate(unit, row[None])[0]), cost.to_sizes(row), moments))
-    return SizeStatistics(cost, paths)
+
+    def calibrated(unit: Unit, size: MeasuredSize) -> CalibratedSize:
+        moments = {name: Moments(_tensor(each.mean), _tensor(each.variance)) for name, each in size.moments.items()}
+        return CalibratedSize(int(cost.evaluate(unit, cost.to_row(size.sizes))[0]), size.sizes, moments)
+
+    return SizeStatistics(cost, {unit: [calibrated(unit, size) for size in path] for unit, path in paths.items()})
+
+
+def _tensor(array: Array) -> Tensor:
+    """A copy: arrays of a checkpoint are read-only views of its file."""
+    return torch.from_numpy(np.array(array))
 
 
 def _numpy(tensor: Tensor) -> Array:

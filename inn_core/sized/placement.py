@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from inn_core.arrays import IntArray
 from inn_core.checkpoint.checkpoint import Checkpoint
-from inn_core.checkpoint.trained_validation import MOST_KNOTS
+from inn_core.checkpoint.sizes_validation import MOST_KNOTS
 from inn_core.graph.cost import PATH_UNITS, CostModel, Unit
 from inn_core.graph.structure import Sizes
 from inn_core.sized.size_statistics import CalibratedSize, Measure, MomentsByWeight, SizeStatistics

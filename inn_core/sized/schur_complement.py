@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 
 from inn_core.arrays import Array, IntArray
 from inn_core.caches import WeakCache
-from inn_core.checkpoint.checkpoint import Checkpoint
+from inn_core.checkpoint.checkpoint import AnchorNetwork, Checkpoint, InputStatistics
 from inn_core.fitting.channel_statistics import axis_layout, channel_axis
 from inn_core.graph.axis import axis_groups, kept_indices
 from inn_core.graph.linear_nodes import LinearNode, contracted_position, linear_nodes, weight_from_matrix, weight_matrix
 from inn_core.graph.node import read_nodes
-from inn_core.sized.anchors import AnchorNetwork
 
 RIDGE = 1e-2  # of a channel's own power; correlations are stored in half precision, which it covers
 LEAST_SCALE = 1e-15  # of a channel about zero: one that is always zero is not divided by
@@ -47,23 +46,24 @@ _dense_nodes = WeakCache(_find_dense_nodes)
 
 
 def reduced_weights(
-    checkpoint: Checkpoint, knot: AnchorNetwork, sizes: Mapping[str, int], *, device: torch.device
+    checkpoint: Checkpoint, anchor: AnchorNetwork, sizes: Mapping[str, int], *, device: torch.device
 ) -> dict[str, torch.Tensor]:
-    """Weights of a plan from a knot that contains it; float32, on the device, none shared with the checkpoint."""
-    kept = relative_selections(checkpoint.orders, knot.sizes, sizes)
-    dense = {name: entry for name, entry in dense_nodes(checkpoint).items() if knot.covers(checkpoint, name)}
+    """Weights of a plan from an anchor that contains it; float32, on the device, none shared with the checkpoint."""
+    kept = relative_selections(checkpoint.orders, anchor.sizes, sizes)
+    dense = {name: entry for name, entry in dense_nodes(checkpoint).items() if name in anchor.inputs}
+    stored = anchor.weights or checkpoint.weights
     result: dict[str, torch.Tensor] = {}
     for name, axes in checkpoint.structure.weights.items():
         contracted = contracted_position(dense[name]) if name in dense else None
-        array = knot.weight(checkpoint, name)
+        array = stored[name]
         for position, axis in enumerate(axes):
             if position != contracted and axis_groups(axis):
-                chosen = kept_indices(axis, knot.sizes, kept)
+                chosen = kept_indices(axis, anchor.sizes, kept)
                 if len(chosen) != array.shape[position]:
                     array = np.take(array, chosen, axis=position)
         result[name] = to_tensor(array, device)
     for entry in dense.values():
-        _integrate_(checkpoint, knot, entry, result, kept)
+        _integrate_(checkpoint, anchor, entry, result, kept)
     return result
 
 
@@ -84,16 +84,16 @@ def to_tensor(array: Array, device: torch.device) -> torch.Tensor:
 
 def _integrate_(
     checkpoint: Checkpoint,
-    knot: AnchorNetwork,
+    anchor: AnchorNetwork,
     entry: LinearNode,
     weights: dict[str, torch.Tensor],
     kept: Mapping[str, IntArray],
 ) -> None:
     """Replace the contracted axis of one weight by its kept channels, and move the bias by the mean of the rest."""
     axis = channel_axis(checkpoint.structure, entry)
-    outer, units, inner = axis_layout(axis, knot.sizes)
+    outer, units, inner = axis_layout(axis, anchor.sizes)
     whole = (outer, inner) == (1, 1)
-    keep = kept_indices(axis, knot.sizes, kept) if whole else kept[next(iter(axis_groups(axis)))]
+    keep = kept_indices(axis, anchor.sizes, kept) if whole else kept[next(iter(axis_groups(axis)))]
     if len(keep) == units:
         return
     weight = weights[entry.weight]
@@ -102,9 +102,7 @@ def _integrate_(
     matrix = matrix.reshape(matrix.shape[0], outer, units, -1)
     integrated = matrix.index_select(2, torch.from_numpy(keep).to(weight.device))
     removed = matrix.index_select(2, torch.from_numpy(drop).to(weight.device)).permute(3, 0, 1, 2)
-    moments = read_moments(
-        knot.correlation(checkpoint, entry.weight), keep, drop, entry.bias is not None, weight.device
-    )
+    moments = read_moments(anchor.inputs[entry.weight], keep, drop, entry.bias is not None, weight.device)
     rows = removed.reshape(-1, len(drop))
     update = moments.transferred(rows).reshape(*removed.shape[:3], len(keep))
     integrated += update.permute(1, 2, 3, 0)
@@ -163,11 +161,11 @@ class Moments:
 
 
 def read_moments(
-    stored: tuple[Array, Array, Array], keep: IntArray, drop: IntArray, with_bias: bool, device: torch.device
+    stored: InputStatistics, keep: IntArray, drop: IntArray, with_bias: bool, device: torch.device
 ) -> Moments:
     """Read the moments of a node; without a bias, which has to carry the mean, they are those about zero."""
-    lower, scale, mean = stored
-    triangle = torch.from_numpy(_unpacked(lower, len(scale))).to(device)
+    scale, mean = stored.scale, stored.mean
+    triangle = torch.from_numpy(_unpacked(stored.correlation, len(scale))).to(device)
     k, r = torch.from_numpy(keep).to(device), torch.from_numpy(drop).to(device)
     rows = triangle.index_select(0, k)
     gram = rows.index_select(1, k)

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from inn_core.arrays import Array
-from inn_core.checkpoint.checkpoint import Checkpoint
+from inn_core.checkpoint.checkpoint import AnchorNetwork, Checkpoint
 from inn_core.graph.axis import Axis, axis_size, fixed
 from inn_core.graph.cost import CostModel
 from inn_core.graph.structure import FrozenAxis, Group, SizeAttribute, SizeConstant, Structure, Template, Term
@@ -204,7 +204,8 @@ def finished(
         orders={group.name: rng.permutation(group.size).astype(np.int64) for group in structure.groups},
         paths={unit: build_path(cost, curves, unit=unit) for unit in ("params", "macs")},
         curves=curves,
-        statistics={"instant/0/sizes": cost.full(), "mean/a": np.arange(3, dtype=np.float32)},
+        anchors=(AnchorNetwork(structure.full_sizes(), {}, {}),),
+        unknown={"mean/a": np.arange(3, dtype=np.float32)},
         calibration=calibration or {},
         provenance={"source": "sha256:" + "0" * 64, "tools": {"onnx": onnx.__version__}},
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
-from inn_core.checkpoint.qualities import SMOOTH
+from inn_core.checkpoint.part_arrays import read_parts
 from inn_core.graph.program import Program
 from inn_core.graph.structure import Template
 from inn_core.integral.kernel_sampler import KernelSampler
@@ -73,7 +73,7 @@ def small_transposed() -> Checkpoint:
 
 def without_statistics(checkpoint: Checkpoint) -> Checkpoint:
     """Without the statistics that the hand-written networks carry for tests of other parts."""
-    return replace(checkpoint, statistics={})
+    return replace(checkpoint, anchors=(), unknown={})
 
 
 KINDS: dict[str, Callable[[], Checkpoint]] = {
@@ -105,13 +105,19 @@ def in_precision(checkpoint: Checkpoint, dtype: type) -> Checkpoint:
 def smoothed(checkpoint: Checkpoint, seed: int = 1) -> Checkpoint:
     """With random smoothing orders, so that no test depends on the solver."""
     random = np.random.default_rng(seed)
-    orders = {SMOOTH + group.name: random.permutation(group.size) for group in checkpoint.structure.groups}
-    return replace(checkpoint, statistics={**checkpoint.statistics, **orders})
+    orders = {group.name: random.permutation(group.size) for group in checkpoint.structure.groups}
+    return replace(checkpoint, channel_permutations=orders)
 
 
 def smooth_orders(checkpoint: Checkpoint) -> dict[str, Array]:
     """The smoothing orders of a checkpoint by group."""
-    return {group.name: checkpoint.statistics[SMOOTH + group.name] for group in checkpoint.structure.groups}
+    return dict(checkpoint.channel_permutations)
+
+
+def with_arrays(checkpoint: Checkpoint, arrays: Mapping[str, Array]) -> Checkpoint:
+    """With other stored sizes, given as the arrays of a file."""
+    sampling = checkpoint.trained.sampling if checkpoint.trained is not None else {}
+    return replace(checkpoint, **read_parts(arrays, checkpoint.structure.groups, sampling))
 
 
 def with_kernels(checkpoint: Checkpoint, **options: object) -> IntegralNetwork:

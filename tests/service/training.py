@@ -10,7 +10,6 @@ import numpy as np
 
 from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
-from inn_core.checkpoint.qualities import SMOOTH
 from inn_core.checkpoint.storage import save_checkpoint
 from inn_core.integral.channel_permutation import smoothing_orders
 from tests.inn_core.trained_networks import integral, residual_convnet, smooth_images
@@ -67,8 +66,7 @@ def nothing():
 def small_checkpoint() -> Checkpoint:
     """A residual network with calibration samples and smoothing orders."""
     plain = integral(residual_convnet(), {"x": smooth_images(48)})
-    orders = {SMOOTH + name: order for name, order in smoothing_orders(plain).items()}
-    return replace(plain, statistics={**plain.statistics, **orders})
+    return replace(plain, channel_permutations=smoothing_orders(plain))
 
 
 def samples(count: int = 64) -> Mapping[str, Array]:

@@ -144,9 +144,9 @@ def size_quality_curve(
 
 def _best_quality(checkpoint: Checkpoint) -> str:
     """The first quality that a checkpoint offers; one that offers none is told so by whoever asks for `refined`."""
-    from inn_core.checkpoint.qualities import QUALITIES, available_qualities
+    from inn_core.checkpoint.checkpoint import QUALITIES
 
-    return next(iter(available_qualities(checkpoint)), QUALITIES[0])
+    return next(iter(checkpoint.qualities), QUALITIES[0])
 
 
 @translated_errors()
@@ -180,7 +180,7 @@ def export(
         unit: `params`, `macs` or `bytes`.
         value: what the artifact may have of it at most.
         output: ONNX file to write; it appears whole or not at all.
-        quality: one of `inn_core.checkpoint.qualities.QUALITIES`; None takes the best that the checkpoint offers.
+        quality: one of `inn_core.checkpoint.checkpoint.QUALITIES`; None takes the best that the checkpoint offers.
         multiple_of: group sizes are multiples of this.
         device: `auto`, `cpu` or `cuda`.
         progress: called with a stage and the finished share.

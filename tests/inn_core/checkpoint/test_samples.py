@@ -28,7 +28,7 @@ def test_samples_kept_as_bytes_are_decoded(residual: Checkpoint) -> None:
     images = np.random.default_rng(0).integers(0, 256, (9, 3, 8, 8)).astype(np.float32) / 255
     codes, levels = compact(images)
     assert levels is not None
-    kept = replace(residual, calibration={"x": codes}, statistics={"levels/x": levels})
+    kept = replace(residual, calibration={"x": codes}, levels={"x": levels})
     found = first_samples(kept, 4)["x"]
     np.testing.assert_array_equal(found, images[:4])
     assert found.dtype == np.float32

@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
+from inn_core.checkpoint.part_arrays import part_arrays
 from inn_core.checkpoint.safetensors import read_tensors, write_tensors
 from inn_core.checkpoint.storage import file_digest, load_checkpoint, read_header, save_checkpoint
 from inn_core.errors import DigestMismatchError, InnError, InvalidCheckpointError, InvalidWeightsError
@@ -28,7 +29,8 @@ from inn_core.planning.plan import feasible_range
 from inn_core.training.integral_network import IntegralNetwork
 from tests.inn_core.networks import concat_network, residual_network
 
-MAPPINGS = ("weights", "orders", "paths", "curves", "statistics", "calibration")
+MAPPINGS = ("weights", "orders", "paths", "curves", "calibration")
+PARTS = ("levels", "anchors", "channel_permutations", "trained", "unknown")
 Header = dict[str, Any]
 Tensors = dict[str, Array]
 
@@ -52,12 +54,17 @@ def tampered(saved: Path, target: Path, change: Callable[[Header, Tensors], obje
 
 def assert_equal(found: Checkpoint, expected: Checkpoint) -> None:
     for field in fields(Checkpoint):
-        if field.name not in (*MAPPINGS, "template"):
+        if field.name not in (*MAPPINGS, *PARTS, "template"):
             assert getattr(found, field.name) == getattr(expected, field.name)
     assert found.template.model == expected.template.model
     assert list(found.template.weights.items()) == list(expected.template.weights.items())
-    for part in MAPPINGS:
-        ours, theirs = getattr(found, part), getattr(expected, part)
+    assert (found.trained is None) == (expected.trained is None)
+    if found.trained is not None and expected.trained is not None:
+        assert found.trained.sampling == expected.trained.sampling
+    for ours, theirs in (
+        *((getattr(found, part), getattr(expected, part)) for part in MAPPINGS),
+        (part_arrays(found), part_arrays(expected)),
+    ):
         assert ours.keys() == theirs.keys()
         for name, array in theirs.items():
             assert ours[name].dtype == array.dtype
@@ -77,8 +84,8 @@ def test_a_network_comes_back_as_it_was(real_network: Checkpoint, tmp_path: Path
 
 def test_arrays_are_read_only_views_of_the_file(saved: Path) -> None:
     network = load_checkpoint(saved)
-    for part in MAPPINGS:
-        for array in getattr(network, part).values():
+    for arrays in (*(getattr(network, part) for part in MAPPINGS), network.unknown):
+        for array in arrays.values():
             assert not array.flags.writeable
             assert array.base is not None
 
@@ -86,8 +93,8 @@ def test_arrays_are_read_only_views_of_the_file(saved: Path) -> None:
 def test_sampling_comes_back_and_is_absent_from_networks_that_were_never_trained(saved: Path, tmp_path: Path) -> None:
     """Files of releases that knew no training have no such member and keep their digests."""
     assert "sampling" not in read_header(saved)
-    assert load_checkpoint(saved).sampling == {}
-    trained = IntegralNetwork(replace(concat_network(), statistics={})).to_checkpoint()
+    assert load_checkpoint(saved).trained is None
+    trained = IntegralNetwork(replace(concat_network(), anchors=(), unknown={})).to_checkpoint()
     save_checkpoint(trained, tmp_path / "n.inn")
     assert read_header(tmp_path / "n.inn")["sampling"] == {"kind": "nested"}
     assert_equal(load_checkpoint(tmp_path / "n.inn"), trained)
@@ -103,7 +110,7 @@ def test_a_sampling_of_another_form_is_refused(saved: Path, tmp_path: Path, samp
 
 
 def test_a_network_without_samples_and_statistics_comes_back(residual: Checkpoint, tmp_path: Path) -> None:
-    bare = replace(residual, calibration={}, statistics={}, provenance={})
+    bare = replace(residual, calibration={}, anchors=(), unknown={}, provenance={})
     save_checkpoint(bare, tmp_path / "n.inn")
     assert_equal(load_checkpoint(tmp_path / "n.inn"), bare)
 
@@ -347,7 +354,7 @@ def test_half_and_double_precision_weights_come_back(tmp_path: Path) -> None:
 def test_names_of_any_kind_survive(residual: Checkpoint, tmp_path: Path) -> None:
     odd = replace(
         residual,
-        statistics={'gram/größe "x"\n': np.eye(2)},
+        unknown={'gram/größe "x"\n': np.eye(2)},
         provenance={"quote": "\"'\\", "unicode": "é😀", "nested": {"list": [1, None, True, 0.5]}},
         structure=replace(residual.structure, macs=(*residual.structure.macs, Term(0, ()))),
     )

@@ -14,7 +14,7 @@ from scipy.special import log_softmax
 
 import inn_core.discretize.discretize
 from inn_core.arrays import Array
-from inn_core.checkpoint.checkpoint import Checkpoint
+from inn_core.checkpoint.checkpoint import AnchorNetwork, Checkpoint
 from inn_core.discretize.discretize import discretize
 from inn_core.discretize.uniform import trained_weights
 from inn_core.errors import DeviceError, QualityUnavailableError
@@ -116,7 +116,7 @@ def test_a_larger_plan_is_closer_to_the_full_network(checkpoint: Checkpoint) -> 
 
 
 def test_without_samples_refined_is_not_available(checkpoint: Checkpoint) -> None:
-    bare = replace(checkpoint, calibration={}, statistics={"instant/0/sizes": np.array([16, 16])})
+    bare = replace(checkpoint, calibration={}, anchors=(AnchorNetwork(checkpoint.structure.full_sizes(), {}, {}),))
     with pytest.raises(QualityUnavailableError, match="keeps no calibration samples; use one of: instant"):
         discretize(bare, half(checkpoint), quality="refined", device="cpu")
 

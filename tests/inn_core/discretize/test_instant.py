@@ -13,9 +13,9 @@ from inn_core.discretize.instant import instant_weights
 from inn_core.fitting.channel_statistics import collect_statistics
 from inn_core.graph.axis import axis_size
 from inn_core.graph.cost import CostModel
-from inn_core.importing.anchors import store_anchors
+from inn_core.importing.anchors import make_anchors
 from inn_core.progress import no_progress
-from inn_core.sized.anchors import anchor_arrays, contains, read_anchors
+from inn_core.sized.anchors import contains, make_anchor
 from tests.inn_core.trained_networks import CPU, engine_of, gaussian, integral, mlp, residual_convnet, smooth_images
 
 HALF_PRECISION = 2e-3  # correlations and knot weights are stored in float16
@@ -27,10 +27,7 @@ def with_one_knot(checkpoint: Checkpoint) -> Checkpoint:
     chunks = engine.chunks(checkpoint.calibration)
     points = collect_statistics(engine.program, checkpoint.structure, engine.weights, chunks, fisher=False)
     resizable = [point for point in points if point.entry.data not in engine.program.inputs]
-    return replace(
-        checkpoint,
-        statistics=anchor_arrays(0, CostModel.of(checkpoint.template, checkpoint.structure).full(), None, resizable),
-    )
+    return replace(checkpoint, anchors=(make_anchor(checkpoint.structure.full_sizes(), {}, resizable),))
 
 
 def with_knots(checkpoint: Checkpoint) -> Checkpoint:
@@ -38,10 +35,8 @@ def with_knots(checkpoint: Checkpoint) -> Checkpoint:
     points = collect_statistics(
         engine.program, checkpoint.structure, engine.weights, engine.chunks(checkpoint.calibration), fisher=False
     )
-    arrays = store_anchors(
-        checkpoint, CostModel.of(checkpoint.template, checkpoint.structure), engine, points, no_progress
-    )
-    return replace(checkpoint, statistics=arrays)
+    cost = CostModel.of(checkpoint.template, checkpoint.structure)
+    return replace(checkpoint, anchors=make_anchors(checkpoint, cost, engine, points, no_progress))
 
 
 @pytest.fixture(scope="module")
@@ -90,16 +85,16 @@ def test_the_full_knot_is_the_checkpoint(knotted: Checkpoint) -> None:
 
 
 def test_at_a_knot_the_weights_are_those_stored(knotted: Checkpoint) -> None:
-    knots = read_anchors(knotted)
+    knots = knotted.anchors
     assert len(knots) > 3
     for knot in knots[1:]:
         found = instant_weights(knotted, knot.sizes, device=CPU)
         for name, weight in found.items():
-            np.testing.assert_array_equal(weight, knot.weight(knotted, name).astype(weight.dtype))
+            np.testing.assert_array_equal(weight, knot.weights[name].astype(weight.dtype))
 
 
 def test_knots_are_nested_and_get_smaller(knotted: Checkpoint) -> None:
-    knots = read_anchors(knotted)
+    knots = knotted.anchors
     cost = CostModel.of(knotted.template, knotted.structure)
     params = [int(cost.evaluate("params", cost.to_row(knot.sizes))[0]) for knot in knots]
     assert dict(knots[0].sizes) == knotted.structure.full_sizes()

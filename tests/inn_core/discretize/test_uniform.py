@@ -91,7 +91,7 @@ def test_a_uniform_artifact_has_the_statistics_of_its_own_size(
     if trained_first:
         checkpoint = shaken_(IntegralNetwork(checkpoint)).to_checkpoint()
     sizes, found = artifact(checkpoint, "uniform", tmp_path)
-    plain = with_kernels(replace(checkpoint, sampling={})).train()
+    plain = with_kernels(replace(checkpoint, trained=None)).train()
     with torch.no_grad():
         close(found, plain(inputs_of(checkpoint), sizes=sizes))
 
@@ -114,7 +114,8 @@ def test_uniform_partitions_ignore_tuned_ones() -> None:
         name: [torch.linspace(0, 1, size + 1, dtype=torch.float64) ** 2] for name, size in sizes.items()
     }
     tuned = network.to_checkpoint()
-    assert any(name.startswith("trained/partition/") for name in tuned.statistics)
+    assert tuned.trained is not None
+    assert tuned.trained.partitions
     plain = uniform_weights(checkpoint, sizes, device=CPU)
     for name, weight in uniform_weights(tuned, sizes, device=CPU).items():
         np.testing.assert_allclose(weight, plain[name], rtol=0, atol=1e-5)

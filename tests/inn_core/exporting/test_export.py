@@ -167,7 +167,7 @@ def test_a_graph_with_a_fixed_batch_is_verified_batch_by_batch(tmp_path: Path) -
     ("change", "quality", "available"),
     [
         ({"calibration": {}}, "refined", ["instant"]),
-        ({"statistics": {}}, "instant", ["refined"]),
+        ({"anchors": ()}, "instant", ["refined"]),
         ({}, "best", ["refined", "instant"]),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.fitting.channel_statistics import collect_statistics
 from inn_core.graph.cost import CostModel
-from inn_core.importing.anchors import DENSE_RATIO, LEAST_SHARE, SPARSE_RATIO, anchor_sizes, store_anchors
+from inn_core.importing.anchors import DENSE_RATIO, LEAST_SHARE, SPARSE_RATIO, anchor_sizes, make_anchors
 from tests.inn_core.networks import basic_resnet, resnet50_shape
 from tests.inn_core.trained_networks import engine_of, gaussian, integral, mlp
 
@@ -55,17 +55,17 @@ def test_correlations_are_those_of_numpy() -> None:
         engine.program, network.structure, engine.weights, engine.chunks(network.calibration), fisher=False
     )
     seen: list[float] = []
-    arrays = store_anchors(
+    full, *_ = make_anchors(
         network, CostModel.of(network.template, network.structure), engine, points, lambda _, share: seen.append(share)
     )
     assert seen == sorted(seen)
     assert seen[-1] == pytest.approx(1.0)
     hidden = np.maximum(samples @ network.weights["w1"] + network.weights["b1"], 0)
-    stored = arrays["instant/0/correlation/w2"]
+    stored = full.inputs["w2"].correlation
     assert stored.dtype == np.float16
     np.testing.assert_allclose(stored, np.corrcoef(hidden.T)[np.tril_indices(12)], atol=2e-3)
-    np.testing.assert_allclose(arrays["instant/0/scale/w2"], hidden.std(0), rtol=1e-3)
-    np.testing.assert_allclose(arrays["instant/0/mean/w2"], hidden.mean(0), atol=1e-4)
-    assert "instant/0/correlation/w1" not in arrays
-    assert "instant/0/weights/w2" not in arrays
-    np.testing.assert_array_equal(arrays["instant/0/sizes"], [12, 12])
+    np.testing.assert_allclose(full.inputs["w2"].scale, hidden.std(0), rtol=1e-3)
+    np.testing.assert_allclose(full.inputs["w2"].mean, hidden.mean(0), atol=1e-4)
+    assert "w1" not in full.inputs
+    assert "w2" not in full.weights
+    assert list(full.sizes.values()) == [12, 12]

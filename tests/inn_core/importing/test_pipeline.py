@@ -13,7 +13,6 @@ import torch
 
 from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
-from inn_core.checkpoint.qualities import available_qualities
 from inn_core.checkpoint.storage import load_checkpoint, save_checkpoint
 from inn_core.errors import InvalidCalibrationError, InvalidFreezeError, InvalidNameError, InvalidOnnxError
 from inn_core.exporting.export import export_artifact
@@ -226,7 +225,7 @@ def test_with_statistics_only_no_sample_is_kept(tmp_path: Path) -> None:
     samples = gaussian(40, 6)
     network = imported(mlp(), {"x": samples}, tmp_path, statistics_only=True)
     assert not network.calibration
-    assert available_qualities(network) == ["instant", "uniform"]
+    assert network.qualities == ["instant", "uniform"]
     save_checkpoint(network, tmp_path / "n.inn")
     data = (tmp_path / "n.inn").read_bytes()
     assert all(row.tobytes() not in data for row in samples)

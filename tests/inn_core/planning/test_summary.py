@@ -46,4 +46,4 @@ def test_feasible_sizes_are_those_that_plans_reach(residual: Checkpoint) -> None
 def test_a_network_without_samples_offers_what_is_left(residual: Checkpoint) -> None:
     assert describe(replace(residual, calibration={}))["qualities"] == ["instant"]
     assert describe(replace(residual, calibration={}))["calibration_samples"] == 0
-    assert describe(replace(residual, statistics={}))["qualities"] == ["refined"]
+    assert describe(replace(residual, anchors=()))["qualities"] == ["refined"]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from inn_core.checkpoint.checkpoint import Checkpoint
-from inn_core.checkpoint.qualities import available_qualities
+from inn_core.checkpoint.checkpoint import AnchorNetwork, Checkpoint
+from inn_core.checkpoint.part_arrays import part_arrays
 from inn_core.errors import StatisticsMissingError
 from inn_core.integral.kernel import KernelSampling
 from inn_core.integral.kernel_sampler import KernelSampler
@@ -63,8 +63,9 @@ def test_parameters_survive_the_way_through_a_checkpoint(residual: Checkpoint, k
             found.parts.get_parameter(name).detach(), parameter.detach(), rtol=2e-6, atol=1e-8, msg=name
         )
     twice = found.to_checkpoint()
-    for name, array in trained.statistics.items():
-        np.testing.assert_array_equal(twice.statistics[name], array)
+    arrays = part_arrays(twice)
+    for name, array in part_arrays(trained).items():
+        np.testing.assert_array_equal(arrays[name], array)
 
 
 def test_a_channel_whose_scale_is_zero_stays_finite(residual: Checkpoint) -> None:
@@ -83,11 +84,12 @@ def test_a_channel_whose_scale_is_zero_stays_finite(residual: Checkpoint) -> Non
 
 
 def test_what_belongs_to_the_old_weights_goes_and_the_rest_stays(residual: Checkpoint) -> None:
-    knots = {"instant/0/sizes": np.array([8, 8])}
-    trained = IntegralNetwork(replace(residual, statistics={**residual.statistics, **knots})).to_checkpoint()
-    assert not any(name.startswith("instant/") for name in trained.statistics)
+    anchors = (AnchorNetwork(residual.structure.full_sizes(), {}, {}),)
+    trained = IntegralNetwork(replace(residual, anchors=anchors)).to_checkpoint()
+    assert not trained.anchors
+    assert not any(name.startswith("instant/") for name in part_arrays(trained))
     assert smooth_orders(trained).keys() == smooth_orders(residual).keys()
-    assert available_qualities(trained) == ["refined", "instant", "trained", "uniform"]
+    assert trained.qualities == ["refined", "instant", "trained", "uniform"]
     for part in ("orders", "paths", "curves", "calibration", "structure", "provenance"):
         assert getattr(trained, part) is getattr(residual, part)
     assert list(trained.weights) == list(residual.weights)
@@ -98,14 +100,12 @@ def test_training_again_replaces_the_trained_sizes(residual: Checkpoint) -> None
     first = shaken_(with_kernels(residual)).to_checkpoint()
     network = shaken_(IntegralNetwork(first, sampler=NestedSampler(first)))
     second = network.to_checkpoint()
-    assert second.sampling == {"kind": "nested"}
+    assert first.trained is not None
+    assert second.trained is not None
+    assert second.trained.sampling == {"kind": "nested"}
     inputs = inputs_of(residual)
     torch.testing.assert_close(own_output(second, inputs), network.eval()(inputs).detach(), rtol=0, atol=1e-5)
-    assert not any(
-        np.array_equal(second.statistics[name], array)
-        for name, array in first.statistics.items()
-        if name.startswith("trained/scale/")
-    )
+    assert not any(np.array_equal(second.trained.scales[name], array) for name, array in first.trained.scales.items())
 
 
 def test_the_sampler_is_the_one_it_was_trained_with(residual: Checkpoint) -> None:
@@ -125,7 +125,7 @@ def test_the_sampler_is_the_one_it_was_trained_with(residual: Checkpoint) -> Non
 
 
 def test_smoothing_orders_that_are_missing_are_found_again(residual: Checkpoint) -> None:
-    found = kernel_sampler(replace(residual, statistics={}))
+    found = kernel_sampler(replace(residual, channel_permutations={}))
     for group in residual.structure.groups:
         assert sorted(found.orders[group.name].tolist()) == list(range(group.size))
 

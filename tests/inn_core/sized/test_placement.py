@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable
 
 from inn_core.checkpoint.checkpoint import Checkpoint
-from inn_core.checkpoint.trained_validation import MOST_KNOTS
+from inn_core.checkpoint.sizes_validation import MOST_KNOTS
 from inn_core.graph.cost import CostModel
 from inn_core.sized.placement import CLOSEST_RATIO, place_knots
 from tests.inn_core.sized_networks import small_residual

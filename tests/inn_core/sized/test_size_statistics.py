@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inn_core.checkpoint.trained_validation import MOST_KNOTS
+from inn_core.checkpoint.sizes_validation import MOST_KNOTS
 from inn_core.fitting.divergence import OutputKind, divergence
 from inn_core.graph.cost import CostModel, Unit
 from inn_core.planning.plan import Budget, choose_plan

@@ -37,7 +37,7 @@ def hub(network: IntegralNetwork, tmp_path_factory: pytest.TempPathFactory) -> I
     """A hub with a trained checkpoint and one that keeps neither trained sizes nor smoothing orders."""
     folder = tmp_path_factory.mktemp("hub")
     network.save(folder / "trained.inn")
-    save_checkpoint(replace(small_checkpoint(), name="plain", statistics={}), folder / "plain.inn")
+    save_checkpoint(replace(small_checkpoint(), name="plain", channel_permutations={}), folder / "plain.inn")
     imports = [folder / "trained.inn", folder / "plain.inn"]
     with live_hub(folder, imports=imports, real_builders=True, builder_threads=1) as running:
         yield running
