@@ -97,21 +97,6 @@ class Taps:
             result = result + values.index_select(axis, self.nodes[:, tap]) * coefficients[:, tap].view(along)
         return result
 
-    def apply_transposed(self, values: Tensor, axis: int) -> Tensor:
-        """The transposed matrix times `values` along an axis of `n_points`: the adjoint of `apply`.
-
-        Returns:
-            `n_nodes` along the axis; dtype of the values.
-        """
-        coefficients = self.coefficients.to(values.dtype)
-        along = (-1,) + (1,) * (values.ndim - 1 - axis)
-        shape = list(values.shape)
-        shape[axis] = self.n_nodes
-        result = values.new_zeros(shape)
-        for tap in range(self.nodes.shape[1]):
-            result.index_add_(axis, self.nodes[:, tap], values * coefficients[:, tap].view(along))
-        return result
-
 
 def node_positions(
     n: int, grid: Grid, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
@@ -167,17 +152,6 @@ def interpolation_taps(
     offsets = place - start
     nodes = start.long()[:, None] + torch.arange(width, device=points.device)
     return Taps(nodes, _coefficients(offsets, width).to(points.dtype), n_nodes)
-
-
-def interpolation_matrix(
-    points: Tensor,  # shape: (n_points,)
-    n_nodes: int,
-    *,
-    interpolation: Interpolation = Interpolation.CUBIC,
-    grid: Grid = Grid.CELL_CENTRED,
-) -> Tensor:
-    """Dense form of `interpolation_taps`, shape `(n_points, n_nodes)`: values at the points are matrix @ nodes."""
-    return interpolation_taps(points, n_nodes, interpolation=interpolation, grid=grid).matrix()
 
 
 def check_count(n: int, what: str) -> None:

@@ -1,7 +1,7 @@
 """Partitions: the points of [0, 1] at which a kernel is sampled, and the quadrature weight of each.
 
-A partition is uniform (a rule of `quadrature.py`), trained (`TrainablePartition`), at random nodes of an order
-(`nested_partition`), or a trained one carried to another size (`warp`).
+A partition is uniform (a rule of `quadrature.py`), trained (`TrainablePartition`), or a trained one carried to another
+size (`warp`).
 
 Source: Solodskikh et al., *Integral Neural Networks*, CVPR 2023, section 3.3 and Algorithm 1.
 """
@@ -10,9 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from inn_core.errors import PartitionError
@@ -236,53 +234,6 @@ def warp(
     check_edges(edges)
     check_count(m, "cells")
     return warp_points(edges, node_positions(m + 1, Grid.END_POINT, dtype=torch.float64, device=edges.device))
-
-
-def random_size(minimum: int, maximum: int, *, generator: torch.Generator) -> int:
-    """A size that is uniform in `minimum..maximum`, both included (Algorithm 1 of the paper).
-
-    Raises:
-        PartitionError: unless 1 <= minimum <= maximum.
-    """
-    if not 1 <= minimum <= maximum:
-        raise PartitionError(
-            f"cannot draw a size between {minimum} and {maximum}; the smallest is at least 1 and at most the largest",
-            minimum=minimum,
-            maximum=maximum,
-        )
-    return int(torch.randint(minimum, maximum + 1, (), generator=generator, device=generator.device))
-
-
-def nested_partition(
-    order: NDArray[np.int64],
-    m: int,
-    *,
-    grid: Grid = Grid.CELL_CENTRED,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-) -> Partition:
-    """Nested selection as a partition: points exactly at the first m nodes of an order.
-
-    Args:
-        order: permutation of the n nodes, shape `(n,)`.
-        m: points, in `1..n`.
-        grid: where the nodes lie.
-
-    Returns:
-        Sorted points. A weight is the width of what lies nearest to its point (`trapezoid_weights`), so on the
-        cell-centred grid all nodes together have equal weights.
-
-    Raises:
-        PartitionError: the order is no permutation, or m is out of range.
-    """
-    n = len(order)
-    if not np.array_equal(np.sort(order), np.arange(n)):
-        raise PartitionError(f"the order of {n} nodes is no permutation of 0..{n - 1}", nodes=n)
-    if not 1 <= m <= n:
-        raise PartitionError(f"cannot keep {m} of {n} nodes; keep 1 to {n}", points=m, nodes=n)
-    kept = torch.from_numpy(np.sort(order[:m]))
-    points = node_positions(n, grid, dtype=torch.float64)[kept]
-    return Partition(points.to(device, dtype), trapezoid_weights(points).to(device, dtype))
 
 
 def _points_are_edges(quadrature: Quadrature, grid: Grid) -> bool:

@@ -56,22 +56,6 @@ def uniform_rule(quadrature: Quadrature, m: int) -> Rule:
     return _rule(quadrature, m)
 
 
-def riemann_weights(edges: Tensor) -> Tensor:
-    """Widths of the cells between edges.
-
-    Args:
-        edges: increasing from 0 to 1, shape `(m + 1,)`.
-
-    Returns:
-        Shape `(m,)`; sums to 1.
-
-    Raises:
-        PartitionError: the edges do not rise from 0 to 1.
-    """
-    check_edges(edges)
-    return edges.diff()
-
-
 def trapezoid_weights(points: Tensor) -> Tensor:
     """Trapezoid rule on increasing points, with the first and last value continued to 0 and 1.
 

@@ -13,7 +13,7 @@ from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.errors import PartitionError
 from inn_core.graph.axis import Axis, fixed
 from inn_core.integral import kernel_sampler
-from inn_core.integral.interpolation import Grid, Interpolation, interpolation_matrix
+from inn_core.integral.interpolation import Grid, Interpolation, interpolation_taps
 from inn_core.integral.kernel import KernelSampling
 from inn_core.integral.kernel_sampler import KernelSampler, sampling_from
 from inn_core.integral.quadrature import Quadrature
@@ -76,7 +76,7 @@ def test_axes_are_read_in_smoothing_order_through_the_interpolation(
     ordered = weight[orders[str(outer[0][0])]][:, orders[str(inner[0][0])]]
     points = {n: sampler.partition(str(axis[0][0]), n, weight) for axis, n in ((outer, 3), (inner, size))}
     rows, columns = (
-        interpolation_matrix(points[n].points, 8, interpolation=sampling.interpolation, grid=sampling.grid)
+        interpolation_taps(points[n].points, 8, interpolation=sampling.interpolation, grid=sampling.grid).matrix()
         for n in (3, size)
     )
     ends = 0.5 if sampling.quadrature is Quadrature.TRAPEZOID else 1.0

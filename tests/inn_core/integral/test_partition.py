@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -17,8 +16,6 @@ from inn_core.integral.interpolation import Grid, node_positions
 from inn_core.integral.partition import (
     Partition,
     TrainablePartition,
-    nested_partition,
-    random_size,
     uniform_partition,
     warp,
 )
@@ -206,54 +203,6 @@ def test_a_warp_of_a_warp_to_a_multiple_comes_back_and_has_a_gradient() -> None:
     module = TrainablePartition(torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64))
     warp(module.edges(), 7)[3].backward()
     assert float(module.delta.grad.abs().max()) > 0
-
-
-def test_random_sizes_are_uniform_and_follow_the_seed() -> None:
-    def draw(seed: int) -> list[int]:
-        generator = torch.Generator().manual_seed(seed)
-        return [random_size(3, 7, generator=generator) for _ in range(4000)]
-
-    counts = Counter(draw(0))
-    assert sorted(counts) == [3, 4, 5, 6, 7]
-    # chi-squared with 4 degrees of freedom: above 23.5 once in ten thousand seeds
-    assert sum((count - 800) ** 2 / 800 for count in counts.values()) < 23.5
-    assert draw(1) == draw(1)
-    assert draw(1) != draw(2)
-    assert random_size(4, 4, generator=torch.Generator()) == 4
-
-
-@pytest.mark.parametrize(("minimum", "maximum"), [(0, 4), (5, 4), (-2, -1)])
-def test_sizes_that_cannot_be_drawn_are_refused(minimum: int, maximum: int) -> None:
-    with pytest.raises(PartitionError, match=f"between {minimum} and {maximum}"):
-        random_size(minimum, maximum, generator=torch.Generator())
-
-
-def test_a_nested_partition_lies_at_the_first_nodes_sorted() -> None:
-    partition = nested_partition(np.array([3, 0, 2, 1]), 2)
-    assert partition.points.tolist() == [1 / 8, 7 / 8]
-    assert partition.weights.tolist() == [0.5, 0.5]
-    every_node = nested_partition(np.array([3, 0, 2, 1]), 4)
-    assert every_node.points.tolist() == node_positions(4, Grid.CELL_CENTRED).tolist()
-    assert every_node.weights.tolist() == pytest.approx([0.25] * 4)
-
-
-@pytest.mark.parametrize("grid", Grid)
-@patient
-@given(order=st.integers(1, 30).flatmap(lambda n: st.permutations(range(n))), data=st.data())
-def test_nested_partitions_keep_the_contract(grid: Grid, order: list[int], data: st.DataObject) -> None:
-    m = data.draw(st.integers(1, len(order)))
-    partition = nested_partition(np.array(order), m, grid=grid)
-    check_partition(partition, m, SINGLE)
-    assert torch.isin(partition.points, node_positions(len(order), grid)).all()
-
-
-@pytest.mark.parametrize(
-    ("order", "m", "message"),
-    [([0, 0, 1], 2, "no permutation"), ([0, 1], 3, "keep 1 to 2"), ([0, 1], 0, "keep 1 to 2")],
-)
-def test_a_selection_that_is_none_is_refused(order: list[int], m: int, message: str) -> None:
-    with pytest.raises(PartitionError, match=message):
-        nested_partition(np.array(order), m)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from scipy import integrate, special
 from inn_core.errors import PartitionError
 from inn_core.integral.quadrature import (
     Quadrature,
-    riemann_weights,
+    check_edges,
     simpson_weights,
     trapezoid_weights,
     uniform_rule,
@@ -68,9 +68,6 @@ CASES = [
     Case("trapezoid", lambda m: uniform_rule(Quadrature.TRAPEZOID, m), lambda m: 1, 2),
     Case("simpson", lambda m: uniform_rule(Quadrature.SIMPSON, m), lambda m: 1 if m < 3 else 3, 4),
     Case("gauss-legendre", lambda m: uniform_rule(Quadrature.GAUSS_LEGENDRE, m), lambda m: 2 * m - 1, None),
-    Case(
-        "riemann cells", lambda m: (middles(smooth_edges(m)), riemann_weights(smooth_edges(m)).numpy()), lambda m: 1, 2
-    ),
     Case("trapezoid intervals", of_points(trapezoid_weights), lambda m: 0 if m == 1 else 1, 2),
     Case("simpson intervals", of_points(simpson_weights), lambda m: 0 if m == 1 else 1 if m == 2 else 2, 4),
     Case("warped riemann", warped(Quadrature.RIEMANN), lambda m: 1, 2),
@@ -235,7 +232,7 @@ def test_no_points_are_refused(quadrature: Quadrature) -> None:
 )
 def test_edges_that_do_not_rise_from_0_to_1_are_refused(edges: list[float], message: str) -> None:
     with pytest.raises(PartitionError, match=message):
-        riemann_weights(torch.tensor(edges, dtype=torch.float64))
+        check_edges(torch.tensor(edges, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("rule", [trapezoid_weights, simpson_weights])
