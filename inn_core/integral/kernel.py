@@ -3,8 +3,9 @@
 Along an axis that a layer integrates over (its inputs) a discrete weight is q_k F(p_k), the quadrature weight times the
 value of the kernel; along every other continuous axis it is F(p_k). What is stored are the nodes times the quadrature
 weights of the *native* partition, that is the weights of the layer at its native size: `integrate_taps` divides by
-these, interpolates, and multiplies by those of the partition asked for. So the native partition gives the stored weights
-back under every rule, and a trapezoid rule, whose end weights are half, implies kernels with doubled end channels.
+these, interpolates, and multiplies by those of the partition asked for. So the native partition gives the stored
+weights back under every rule, and a trapezoid rule, whose end weights are half, implies kernels with doubled end
+channels.
 
 Both functions give the few entries of a row of the matrix that `KernelSampler` applies along the axes of a weight; its
 transpose, which autograd applies, is the backward pass of Lemma 1.
