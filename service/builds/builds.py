@@ -1,4 +1,4 @@
-"""Builds: from a plan to an artifact in the store, once for each build key, on a builder process that may die."""
+"""Builds: from a plan to an artifact in the store, on a builder process that may die."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from service.builds.observer import JobObserver
+from service.builds.job import Job
 from service.builds.pool import BuilderPool
-from service.builds.single_flight import Flight, SingleFlight, Waiter
 from service.builds.worker_process import BuilderClient
-from service.ground.errors import BuilderDiedError
+from service.ground.errors import BuilderDiedError, StoreFullError
+from service.ground.metrics import SLOW, counter, histogram
 from service.store.interface import ArtifactStore, Catalogue, Manifest
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,14 @@ ARTIFACT_FILE = "artifact.onnx"
 # A builder that dies in the middle of a build is replaced and the build tried once more.
 ATTEMPTS = 2
 FIRST_GUESS_SECONDS = 10.0
+
+_ENDED = counter("inn_exports_total", "Builds that ended.", ["result"])
+for _result in ("done", "failed", "cancelled"):
+    _ENDED.labels(_result)
+# Stages are `queue`, those of the manifest's `seconds`, and `store`.
+_STAGE_SECONDS = histogram(
+    "inn_export_duration_seconds", "Time of a build: each stage, and `total`.", ["stage"], buckets=SLOW
+)
 
 
 @dataclass(frozen=True)
@@ -43,14 +51,6 @@ class BuildOrder:
     model: str
 
 
-@dataclass(frozen=True)
-class Built:
-    """The manifest of an artifact in the store, and whether it was there without a build."""
-
-    manifest: Manifest
-    cached: bool
-
-
 class BuildService:
     """Runs builds. Belongs to one event loop.
 
@@ -59,7 +59,7 @@ class BuildService:
         catalogue: remembers what a build key led to.
         builders: processes that build.
         timeout_seconds: how long one attempt may take, not counting the wait for a builder.
-        observer: told what happens, for metrics.
+        make_room: gives up what keeps artifacts from being evicted, when the store is full; returns whether any was.
         monotonic: seconds, for durations.
     """
 
@@ -70,16 +70,15 @@ class BuildService:
         catalogue: Catalogue,
         builders: BuilderPool,
         timeout_seconds: float,
-        observer: JobObserver,
+        make_room: Callable[[], Awaitable[object]],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._catalogue = catalogue
         self._builders = builders
         self._timeout_seconds = timeout_seconds
-        self._observer = observer
+        self._make_room = make_room
         self._monotonic = monotonic
-        self._flights: SingleFlight[Built] = SingleFlight()
         self._recent_seconds: deque[float] = deque(maxlen=20)
 
     @property
@@ -88,59 +87,56 @@ class BuildService:
         recent = self._recent_seconds or [FIRST_GUESS_SECONDS]
         return sum(recent) / len(recent) / len(self._builders)
 
-    async def build(self, order: BuildOrder, member: Waiter) -> Built:
-        """The artifact of an order: the one in the store, or that of the build that runs, or that of a new build.
-
-        Cancelling the wait stops the build when nobody else waits for it.
+    async def build(self, order: BuildOrder, job: Job) -> Manifest:
+        """Makes the artifact of an order and puts it into the store; cancelling this stops the build.
 
         Raises:
             CoreError, BuildTimeoutError, BuilderFailedError, StoreFullError: why there is none.
         """
-        manifest = self._catalogue.build(order.build_key)
-        if manifest is not None and manifest["digest"] in self._store:
-            self._store.touch(manifest["digest"])
-            return Built(manifest, cached=True)
-        if order.build_key in self._flights:
-            self._observer.export_joined()
-        return await self._flights.run(order.build_key, lambda flight: self._fly(flight, order), member)
-
-    async def close(self) -> None:
-        """Cancels all builds."""
-        await self._flights.close()
-
-    async def _fly(self, flight: Flight[Built], order: BuildOrder) -> Built:
         extra = {"build_key": order.build_key, "model": order.model}
         began = self._monotonic()
+        outcome = "failed"
         try:
-            flight.advance("queued", 0.0, running=False)
-            async with self._builders.borrow() as builder:
-                self._observer.stage_finished("queue", self._monotonic() - began)
-                manifest = await self._run(flight, builder, order)
+            manifest = await self._with_room(order, job, began)
+            outcome = "done"
         except asyncio.CancelledError:
-            self._observer.build_finished("cancelled", self._monotonic() - began)
+            outcome = "cancelled"
             log.info("build cancelled", extra=extra)
             raise
         except Exception as error:
-            self._observer.build_finished("failed", self._monotonic() - began)
             log.warning("build failed", extra={**extra, "code": getattr(error, "code", "internal")})
             raise
-        self._observer.build_finished("done", self._monotonic() - began)
+        finally:
+            _ENDED.labels(outcome).inc()
+            _STAGE_SECONDS.labels("total").observe(self._monotonic() - began)
         log.info("build finished", extra={**extra, "digest": manifest["digest"]})
-        return Built(manifest, cached=False)
+        return manifest
 
-    async def _run(self, flight: Flight[Built], builder: BuilderClient, order: BuildOrder) -> Manifest:
+    async def _with_room(self, order: BuildOrder, job: Job, began: float) -> Manifest:
+        """Builds; once more when the store was full and somebody gave up artifacts that nobody uses just now."""
+        job.advance("queued", 0.0, running=False)
+        async with self._builders.borrow() as builder:
+            _STAGE_SECONDS.labels("queue").observe(self._monotonic() - began)
+            try:
+                return await self._run(job, builder, order)
+            except StoreFullError:
+                if not await self._make_room():
+                    raise
+            return await self._run(job, builder, order)
+
+    async def _run(self, job: Job, builder: BuilderClient, order: BuildOrder) -> Manifest:
         for attempt in range(ATTEMPTS):
             try:
-                return await self._attempt(flight, builder, order)
+                return await self._attempt(job, builder, order)
             except BuilderDiedError:
                 if attempt == ATTEMPTS - 1:
                     raise
                 log.warning("build started again", extra={"build_key": order.build_key, "model": order.model})
         raise AssertionError("the last attempt returns or raises")
 
-    async def _attempt(self, flight: Flight[Built], builder: BuilderClient, order: BuildOrder) -> Manifest:
+    async def _attempt(self, job: Job, builder: BuilderClient, order: BuildOrder) -> Manifest:
         """One try in a staging folder of its own, which takes away whatever a killed builder leaves."""
-        flight.advance("start", 0.0, running=True)
+        job.advance("start", 0.0, running=True)
         began = self._monotonic()
         with self._store.staging() as folder:
             await asyncio.to_thread(self._store.make_room, order.size_bytes)
@@ -149,14 +145,14 @@ class BuildService:
                 "export",
                 {**order.params, "path": str(staged)},
                 timeout_seconds=self._timeout_seconds,
-                on_progress=lambda stage, fraction: flight.advance(stage, fraction, running=True),
+                on_progress=lambda stage, fraction: job.advance(stage, fraction, running=True),
             )
             finished = self._monotonic()
             await asyncio.to_thread(self._keep, staged, order.build_key, manifest)
         self._recent_seconds.append(finished - began)
         for stage, seconds in manifest.get("seconds", {}).items():
-            self._observer.stage_finished(stage, float(seconds))
-        self._observer.stage_finished("store", self._monotonic() - finished)
+            _STAGE_SECONDS.labels(stage).observe(float(seconds))
+        _STAGE_SECONDS.labels("store").observe(self._monotonic() - finished)
         return manifest
 
     def _keep(self, staged: Path, build_key: str, manifest: Manifest) -> None:

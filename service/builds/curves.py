@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from service.builds.board import JobBoard
 from service.builds.export_request import curve_key
-from service.builds.job import Job
+from service.builds.job import Job, job_id_of
 from service.builds.pool import BuilderPool
-from service.builds.single_flight import Flight, SingleFlight
 from service.ground.errors import QueueFullError, UnknownModelError
 from service.store.interface import Catalogue
 from service.store.models import Model, ModelRegistry
@@ -28,7 +28,7 @@ class CurveService:
         catalogue: remembers curves.
         registry: the models.
         builders: processes that measure.
-        board: where jobs are listed.
+        board: where jobs are listed and run.
         timeout_seconds: how long one curve may take.
         queue_limit: different curves that may wait or be measured at one time.
     """
@@ -49,7 +49,6 @@ class CurveService:
         self._board = board
         self._timeout_seconds = timeout_seconds
         self._queue_limit = queue_limit
-        self._flights: SingleFlight[Curve] = SingleFlight()
 
     def lookup(self, name: str, *, params: Sequence[int] | None = None, quality: str = "refined") -> Curve | None:
         """A curve that was measured before.
@@ -72,33 +71,19 @@ class CurveService:
             QueueFullError: too many different curves wait or are measured.
         """
         model = self._registry.get(name)
+        key = curve_key(model.digest, params, quality)
         known = self.lookup(name, params=params, quality=quality)
         if known is not None:
-            job = self._board.create("curve", name)
-            job.succeed(known, cached=True)
-            return job
-        key = curve_key(model.digest, params, quality)
-        if key not in self._flights and len(self._flights) >= self._queue_limit:
-            raise QueueFullError(
-                pending=len(self._flights), limit=self._queue_limit, retry_after_seconds=RETRY_AFTER_SECONDS
-            )
-        job = self._board.create("curve", name)
-        flight = self._flights.join(key, lambda flight: self._fly(flight, key, model, params, quality), job)
-        job.attach(lambda: self._flights.leave(flight, job))
-        flight.task.add_done_callback(lambda task: _finish(job, task))
-        return job
+            return Job.of_result(job_id_of(key), "curve", name, known, finished=time.time())
+        pending = len(self._board.unfinished("curve"))
+        if self._board.running(key) is None and pending >= self._queue_limit:
+            raise QueueFullError(pending=pending, limit=self._queue_limit, retry_after_seconds=RETRY_AFTER_SECONDS)
+        return self._board.join(key, "curve", name, lambda job: self._measure(job, key, model, params, quality))
 
-    async def close(self) -> None:
-        """Cancels what waits or runs."""
-        await self._flights.close()
-
-    async def _fly(
-        self, flight: Flight[Curve], key: str, model: Model, params: Sequence[int] | None, quality: str
-    ) -> Curve:
-        flight.advance("queued", 0.0, running=False)
+    async def _measure(self, job: Job, key: str, model: Model, params: Sequence[int] | None, quality: str) -> Curve:
         try:
             async with self._builders.borrow() as builder:
-                flight.advance("start", 0.0, running=True)
+                job.advance("start", 0.0, running=True)
                 curve: Curve = await builder.call(
                     "curve",
                     {
@@ -108,7 +93,7 @@ class CurveService:
                         "quality": quality,
                     },
                     timeout_seconds=self._timeout_seconds,
-                    on_progress=lambda stage, fraction: flight.advance(stage, fraction, running=True),
+                    on_progress=lambda stage, fraction: job.advance(stage, fraction, running=True),
                     attempts=2,
                 )
         except Exception:
@@ -117,12 +102,3 @@ class CurveService:
             raise
         await asyncio.to_thread(self._catalogue.put_curve, key, model.digest, curve)
         return curve
-
-
-def _finish(job: Job, task: asyncio.Task[Curve]) -> None:
-    if task.cancelled():
-        job.cancel("the hub is stopping")
-    elif (error := task.exception()) is not None:
-        job.fail(error)
-    else:
-        job.succeed(task.result())

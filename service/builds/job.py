@@ -1,17 +1,34 @@
-"""A job: one request for a long piece of work, to be watched, waited for and cancelled."""
+"""A job: one build (or curve), shared by all who asked for it, to be watched, waited for and given up.
+
+A job has the id of its key, which is a digest of everything that decides the result. So equal requests share one job,
+and the id of a finished one still means something when the hub that ran it is long gone.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from service.ground.errors import BuilderFailedError, JobCancelledError, ServiceError
 
+Kind = Literal["export", "curve"]
 State = Literal["queued", "running", "done", "failed", "cancelled"]
+Result = dict[str, Any]
+
+_PREFIX = "sha256:"
+
+
+def job_id_of(key: str) -> str:
+    """The id of the job of a key: the digest without its prefix."""
+    return key.removeprefix(_PREFIX)
+
+
+def key_of_job(job_id: str) -> str:
+    """The key that a job of this id has."""
+    return _PREFIX + job_id
 
 
 @dataclass(frozen=True)
@@ -32,34 +49,43 @@ class JobStatus:
     """
 
     id: str
-    kind: str
+    kind: Kind
     model: str
     state: State
     stage: str
     progress: float
     created: float
-    finished: float | None
-    result: dict[str, Any] | None
-    error: ServiceError | None
-    cached: bool
+    finished: float | None = None
+    result: Result | None = None
+    error: ServiceError | None = None
+    cached: bool = False
 
 
 class Job:
-    """One request's view of a piece of work that others may share. Belongs to one event loop.
+    """A piece of work that goes on while anybody waits for it. Belongs to one event loop.
 
     Args:
+        job_id: see `job_id_of`.
         kind: `export` or `curve`.
         model: name of the model it is about.
         clock: seconds since the epoch.
     """
 
-    def __init__(self, kind: str, model: str, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, job_id: str, kind: Kind, model: str, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._status = JobStatus(
-            uuid.uuid4().hex, kind, model, "queued", "queued", 0.0, clock(), None, None, None, cached=False
-        )
+        self._status = JobStatus(job_id, kind, model, "queued", "queued", 0.0, clock())
         self._changed = asyncio.Event()
-        self._leave: Callable[[], None] = lambda: None
+        self._waiters = 0
+        self.requests: dict[str, Result] = {}
+        """Requests that led to it, by their keys, with the members of the result that are each one's own."""
+        self._stop: Callable[[], object] = lambda: None
+
+    @classmethod
+    def of_result(cls, job_id: str, kind: Kind, model: str, result: Result, *, finished: float) -> Job:
+        """A job that was done before."""
+        job = cls(job_id, kind, model, clock=lambda: finished)
+        job.succeed(result, cached=True)
+        return job
 
     @property
     def id(self) -> str:
@@ -76,7 +102,7 @@ class Job:
         """Whether it is done, failed or cancelled."""
         return self._status.finished is not None
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> Result:
         """The result of a job that is done.
 
         Raises:
@@ -123,8 +149,21 @@ class Job:
             except TimeoutError:
                 yield None
 
+    def join(self) -> None:
+        """One more waits for it."""
+        self._waiters += 1
+
+    def leave(self, reason: str = "it was cancelled") -> bool:
+        """One that waited gives it up; the last one to do so cancels it and stops its work.
+
+        Returns:
+            Whether the job ended by this.
+        """
+        self._waiters -= 1
+        return self._waiters <= 0 and self.cancel(reason)
+
     def cancel(self, reason: str = "it was cancelled") -> bool:
-        """Gives the job up; the work itself goes on when another job needs it.
+        """Ends it for all who wait, and stops its work.
 
         Returns:
             Whether it was unfinished until now.
@@ -132,19 +171,20 @@ class Job:
         if self.is_finished:
             return False
         self._finish("cancelled", error=JobCancelledError(self.id, reason))
-        self._leave()
+        self._stop()
         return True
 
-    def attach(self, leave: Callable[[], None]) -> None:
-        """Sets what a cancelled job does to leave the work it shares."""
-        self._leave = leave
+    def on_cancel(self, stop: Callable[[], object]) -> None:
+        """Sets what stops the work of a cancelled job."""
+        self._stop = stop
 
     def advance(self, stage: str, fraction: float, *, running: bool) -> None:
-        """Notes progress; ignored once finished."""
+        """Notes progress, which never goes back; ignored once finished."""
         if not self.is_finished:
-            self._set(state="running" if running else "queued", stage=stage, progress=fraction)
+            progress = max(self._status.progress, fraction)
+            self._set(state="running" if running else "queued", stage=stage, progress=progress)
 
-    def succeed(self, result: dict[str, Any], *, cached: bool = False) -> None:
+    def succeed(self, result: Result, *, cached: bool = False) -> None:
         """Finishes it with a result; ignored once finished."""
         if not self.is_finished:
             self._finish("done", result=result, progress=1.0, cached=cached)
@@ -158,6 +198,6 @@ class Job:
         self._set(state=state, stage=state, finished=self._clock(), **changes)
 
     def _set(self, **changes: Any) -> None:
-        self._status = JobStatus(**{**self._status.__dict__, **changes})
+        self._status = replace(self._status, **changes)
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()

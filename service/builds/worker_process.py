@@ -27,6 +27,7 @@ from service.ground.errors import (
     NotReadyError,
     StoreFullError,
 )
+from service.ground.metrics import counter
 from service.ground.settings import BuilderSettings
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ START_TIMEOUT_SECONDS = 180.0
 START_ATTEMPTS = 3
 BACKOFF_SECONDS = 0.2
 CLOSE_SECONDS = 2.0
+
+_RESTARTS = counter("inn_builder_restarts_total", "Builder processes that died or were killed.")
 
 Event = Callable[[str, float], None]
 
@@ -52,7 +55,6 @@ class BuilderClient:
         command: how to start the process; see `builder_command`.
         name: for the log.
         store: folder on the disk that builds write to, for the figures of `store-full`.
-        restarted: called whenever a process died or was killed and another takes its place.
         sleep: waits between failed starts.
     """
 
@@ -62,13 +64,11 @@ class BuilderClient:
         *,
         name: str = "builder",
         store: Path = Path("."),
-        restarted: Callable[[], None] = lambda: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._command = list(command)
         self._name = name
         self._store = store
-        self._restarted = restarted
         self._sleep = sleep
         self._lock = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
@@ -207,7 +207,7 @@ class BuilderClient:
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         if self._starts:
-            self._restarted()
+            _RESTARTS.inc()
         self._starts += 1
         self._process = await asyncio.create_subprocess_exec(
             *self._command,

@@ -54,7 +54,7 @@ class UnknownJobError(ServiceError, LookupError):
 
     def __init__(self, job: str) -> None:
         super().__init__(
-            "there is no such job; finished jobs are kept for a limited time and none outlives the hub: "
+            "there is no such job; finished jobs are kept as long as what they made, others for a limited time: "
             "repeat the request, its result may be there already",
             job=job[:64],
         )

@@ -10,12 +10,13 @@ import asyncio
 import base64
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from service.ground.metrics import counter
 from service.http.errors import RangeNotSatisfiableError
 from service.store.interface import Lease
 
@@ -30,6 +31,8 @@ MEDIA_TYPE = "application/octet-stream"
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _TAG = re.compile(r'(?:W/)?"([^"]*)"')
+
+_SENT_BYTES = counter("inn_artifact_bytes_sent_total", "Bytes of artifacts sent.")
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,6 @@ class ArtifactResponse(Response):
         request_headers: for the conditions and the range.
         headers: further headers of the answer.
         head_only: send no body.
-        sent: told the number of bytes that went out.
 
     Raises:
         RangeNotSatisfiableError: see `requested_range`; the lease is released.
@@ -109,10 +111,8 @@ class ArtifactResponse(Response):
         *,
         headers: Mapping[str, str] | None = None,
         head_only: bool = False,
-        sent: Callable[[int], None] = lambda n_bytes: None,
     ) -> None:
         self._lease = lease
-        self._sent = sent
         self._range = ByteRange(0, 0)
         values = {
             "etag": entity_tag(lease.digest),
@@ -167,7 +167,7 @@ class ArtifactResponse(Response):
                     raise OSError(f"artifact {digest} is shorter than its {size_bytes} bytes")
                 position += len(block)
                 await send({"type": "http.response.body", "body": block, "more_body": position < self._range.stop})
-                self._sent(len(block))
+                _SENT_BYTES.inc(len(block))
         finally:
             os.close(descriptor)
             gone.cancel()

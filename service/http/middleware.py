@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from typing import Protocol
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.ground.metrics import FAST, counter, histogram
 from service.http.problems import internal_problem
 
 log = logging.getLogger(__name__)
@@ -21,18 +21,16 @@ access_log = logging.getLogger("service.access")
 SHOWN_PATH = 200  # characters of a path in the log
 CLIENT_CLOSED = 499  # status in log and metrics of a request whose client went away before the answer
 
+# `route` is the path template.
+_REQUESTS = counter("inn_http_requests_total", "Requests answered.", ["route", "code"])
+_REQUEST_SECONDS = histogram(
+    "inn_http_request_duration_seconds", "Time from a request to the end of its answer.", ["route"], buckets=FAST
+)
+
 
 def instance_of(scope: Scope) -> str:
     """`urn:uuid:` and the id of the request."""
     return f"urn:uuid:{scope['inn.request_id']}"
-
-
-class RequestObserver(Protocol):
-    """Told of every request, for metrics; must not block or raise."""
-
-    def request_answered(self, route: str, status: int, seconds: float) -> None:
-        """A request to a route (its path template) ended."""
-        ...
 
 
 class RequestMiddleware:
@@ -40,12 +38,10 @@ class RequestMiddleware:
 
     Args:
         app: what is surrounded.
-        metrics: where requests are counted.
     """
 
-    def __init__(self, app: ASGIApp, metrics: RequestObserver) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -79,8 +75,9 @@ class RequestMiddleware:
                 raise
         finally:
             seconds = time.perf_counter() - started
-            route = scope.get("route")
-            self._metrics.request_answered(getattr(route, "path", "unknown"), status, seconds)
+            route = getattr(scope.get("route"), "path", "unknown")
+            _REQUESTS.labels(route, str(status)).inc()
+            _REQUEST_SECONDS.labels(route).observe(seconds)
             if access_log.isEnabledFor(logging.INFO):
                 access_log.info(
                     "request answered",

@@ -17,7 +17,6 @@ from service.ground.settings import ApiSettings
 from service.ground.version import version
 from service.http.docs import docs_page, docs_response
 from service.http.error_handlers import install_problem_handlers
-from service.http.metrics import Metrics
 from service.http.middleware import RequestMiddleware
 from service.http.problems import MEDIA_TYPE, problem_schema
 from service.hub.fleet_auth import FleetAuth
@@ -43,11 +42,10 @@ def create_app(
     Returns:
         An app whose paths are those of the contract and nothing else; `app.state.hub` holds the parts while it runs.
     """
-    counted = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_hub(settings, metrics=counted, imports=imports, command=builder_command) as hub:
+        async with open_hub(settings, imports=imports, command=builder_command) as hub:
             app.state.hub = hub
             yield
 
@@ -59,7 +57,6 @@ def create_app(
         redirect_slashes=False,
         openapi_url=None,  # ours says that errors are problems, and its page needs no scripts of other servers
     )
-    app.state.metrics = counted
     app.router.routes[:0] = [operation.route() for operation in OPERATIONS]
     document = _document(app)
     app.add_route("/openapi.json", lambda request: _json(document), include_in_schema=False)
@@ -67,7 +64,7 @@ def create_app(
     app.add_route("/docs", lambda request: docs_response(page()), include_in_schema=False)
     install_problem_handlers(app)
     app.add_middleware(FleetAuth)  # the one added last is outermost: problems of the gate are counted and logged, too
-    app.add_middleware(RequestMiddleware, metrics=counted)
+    app.add_middleware(RequestMiddleware)
     return app
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib.util
 import logging
 from collections.abc import AsyncIterator, Sequence
@@ -13,17 +14,14 @@ from pathlib import Path
 
 from service.builds.board import JobBoard
 from service.builds.curves import CurveService
-from service.builds.export_request import ExportRequest
-from service.builds.exports import ExportService
-from service.builds.job import Job
+from service.builds.exports import ExportService, recalled
 from service.builds.maintenance import run_maintenance
 from service.builds.models import ModelService
 from service.builds.pool import BuilderPool
 from service.builds.worker_process import BuilderClient, builder_command
-from service.ground.errors import NotReadyError, ServiceError, StoreFullError
+from service.ground.errors import NotReadyError, ServiceError
 from service.ground.files import hash_file
 from service.ground.settings import ApiSettings
-from service.http.metrics import Metrics
 from service.hub.fleet.fleet import Fleet, FleetOptions, open_fleet
 from service.inference.providers import usable_providers
 from service.inference.session_pool import SessionPool
@@ -43,7 +41,6 @@ class Hub:
     """Everything that routes need."""
 
     settings: ApiSettings
-    metrics: Metrics
     store: LocalStore
     catalogue: Catalogue
     registry: ModelRegistry
@@ -66,25 +63,11 @@ class Hub:
         if self.builders_started.cancelled() or self.builders_started.exception() is not None:
             raise NotReadyError("the builder processes did not start; the log of the hub says why", 30)
 
-    async def finished(self, job: Job, request: ExportRequest, timeout_seconds: float) -> Job:
-        """Wait for an export; when idle sessions hold what fills the store, close them and try once more.
-
-        Returns:
-            The job to look at: finished, or not in time.
-        """
-        deadline = asyncio.get_running_loop().time() + timeout_seconds
-        await job.wait(timeout_seconds)
-        if isinstance(job.status.error, StoreFullError) and await self.sessions.evict_idle():
-            job = await self.exports.submit(request)
-            await job.wait(max(0.0, deadline - asyncio.get_running_loop().time()))
-        return job
-
 
 @asynccontextmanager
 async def open_hub(
     settings: ApiSettings,
     *,
-    metrics: Metrics,
     imports: Sequence[Path] = (),
     command: Sequence[str] | None = None,
 ) -> AsyncIterator[Hub]:
@@ -92,7 +75,6 @@ async def open_hub(
 
     Args:
         settings: of the hub.
-        metrics: told by all parts.
         imports: checkpoints to register under their own names, replacing others of these names; with none, and no
             model registered from before, the demo checkpoint that ships with the package.
         command: starts a builder process; that of the settings when not given.
@@ -110,11 +92,14 @@ async def open_hub(
             settings.store,
             capacity_bytes=settings.store_capacity_bytes,
             journal=catalogue,
-            observer=metrics,
         )
         stack.callback(store.close)
         registry = ModelRegistry(settings.store, catalogue)
-        board = JobBoard(kept=settings.jobs_kept, kept_seconds=settings.jobs_kept_seconds)
+        board = JobBoard(
+            kept=settings.jobs_kept,
+            kept_seconds=settings.jobs_kept_seconds,
+            recall=functools.partial(recalled, catalogue, store),
+        )
         sessions = SessionPool(
             store,
             sessions_max=settings.sessions_max,
@@ -122,12 +107,11 @@ async def open_hub(
             threads=settings.ort_threads,
             # "cuda" is a demand on the builders only: sessions take what their runtime has
             providers=await asyncio.to_thread(usable_providers, "cpu" if settings.device == "cpu" else "auto"),
-            observer=metrics,
         )
         stack.push_async_callback(sessions.close)
 
         def builder(name: str) -> BuilderClient:
-            return BuilderClient(command, name=name, store=settings.store, restarted=metrics.builder_restarted)
+            return BuilderClient(command, name=name, store=settings.store)
 
         planner = builder("planner")
         stack.push_async_callback(planner.close)
@@ -140,7 +124,6 @@ async def open_hub(
             board=board,
             timeout_seconds=settings.build_timeout_seconds,
         )
-        stack.push_async_callback(curves.close)
         exports = ExportService(
             store=store,
             catalogue=catalogue,
@@ -151,8 +134,9 @@ async def open_hub(
             queue_limit=settings.queue_limit,
             build_timeout_seconds=settings.build_timeout_seconds,
             plan_timeout_seconds=settings.plan_timeout_seconds,
-            observer=metrics,
+            make_room=sessions.evict_idle,
         )
+        stack.push_async_callback(board.close)
         stack.push_async_callback(exports.close)
         models = ModelService(
             registry=registry,
@@ -174,12 +158,9 @@ async def open_hub(
                 models=registry,
                 store=store,
                 sessions=sessions,
-                observer=metrics,
             )
         )
-        hub = Hub(
-            settings, metrics, store, catalogue, registry, board, exports, curves, models, sessions, fleet, started
-        )
+        hub = Hub(settings, store, catalogue, registry, board, exports, curves, models, sessions, fleet, started)
         yield hub
 
 

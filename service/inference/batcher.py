@@ -21,14 +21,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from service.ground.metrics import FAST, gauge, histogram
 from service.inference.errors import InferenceQueueFullError
-from service.inference.observer import RuntimeObserver
 from service.inference.session import Session
 from service.inference.tensors import Array
 
 INLINE_SECONDS = 0.002
 PENDING_MAX = 1024
 SMOOTHING = 0.2  # weight of the newest measurement
+
+_PENDING = gauge("inn_infer_pending_requests", "Inference requests waiting for their batch.")
+_QUEUE_SECONDS = histogram(
+    "inn_infer_queue_duration_seconds", "Time an inference request waited for its batch.", buckets=FAST
+)
+_RUN_SECONDS = histogram("inn_infer_run_duration_seconds", "Time of one run of a session.", buckets=FAST)
+_BATCH_ROWS = histogram("inn_infer_batch_rows", "Rows run together.", buckets=(1, 2, 4, 8, 16, 32, 64, 128))
 
 Arrays = dict[str, Array]
 
@@ -48,7 +55,6 @@ class Batcher:
         session: the session.
         executor: where runs happen that are too long for the event loop.
         rows_max: most rows of one run; longer requests are split when rows are independent. 1 turns joining off.
-        observer: told of every request and run.
         inline_seconds: runs expected to be shorter happen on the event loop; 0 moves all to the executor.
     """
 
@@ -58,13 +64,11 @@ class Batcher:
         executor: Executor,
         *,
         rows_max: int,
-        observer: RuntimeObserver,
         inline_seconds: float = INLINE_SECONDS,
     ) -> None:
         self.session = session
         self._executor = executor
         self._rows_max = rows_max
-        self._observer = observer
         self._inline_seconds = inline_seconds
         self._queue: deque[_Request] = deque()
         self._running = False
@@ -103,7 +107,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         request = _Request(arrays, n_rows, loop.create_future(), time.perf_counter())
         self._queue.append(request)
-        self._observer.request_queued()
+        _PENDING.inc()
         self._schedule(loop)
         return request.result
 
@@ -158,14 +162,16 @@ class Batcher:
                 batch.append(request)
                 n_rows += request.n_rows
             self._queue.popleft()
-            self._observer.request_left(now - request.queued)
+            _PENDING.dec()
+            _QUEUE_SECONDS.observe(now - request.queued)
         return batch
 
     def _deliver(self, batch: list[_Request], outcomes: list[Arrays | Exception], seconds: float) -> None:
         n_rows = sum(request.n_rows for request in batch)
         if seconds > 0.0:
             self._learn(n_rows, seconds)
-            self._observer.batch_run(n_rows, seconds)
+            _BATCH_ROWS.observe(n_rows)
+            _RUN_SECONDS.observe(seconds)
         for request, outcome in zip(batch, outcomes, strict=True):
             if request.result.done():
                 continue

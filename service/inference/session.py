@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from service.ground.metrics import gauge
 from service.inference.errors import InferenceFailedError
 from service.inference.providers import CPU
 from service.inference.tensors import NUMPY_TYPES, Array, TensorSpec
@@ -24,6 +25,15 @@ if TYPE_CHECKING:
 PROBE_ROWS = 3
 # Largest difference, relative to the largest output, that rounding alone explains; rows that mix differ by far more.
 ROW_TOLERANCE = {"float16": 2e-2, "float32": 1e-3, "float64": 1e-6}
+
+_LOADED = gauge("inn_sessions_loaded", "Sessions loaded.")
+_LOADED_BYTES = gauge("inn_sessions_bytes", "Bytes of the artifacts loaded in sessions.")
+
+
+def show_sessions(n_sessions: int, size_bytes: int) -> None:
+    """Shows in the metrics how many sessions are loaded now, of artifacts of how many bytes."""
+    _LOADED.set(n_sessions)
+    _LOADED_BYTES.set(size_bytes)
 
 
 @dataclass(frozen=True)

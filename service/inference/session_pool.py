@@ -13,14 +13,13 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from service.inference.batcher import INLINE_SECONDS, Batcher
 from service.inference.errors import SessionsBusyError, SessionTooLargeError
 from service.inference.memory import release_free_memory
-from service.inference.observer import RuntimeObserver, SilentObserver
 from service.inference.providers import CPU
-from service.inference.session import Session, open_session
+from service.inference.session import Session, open_session, show_sessions
 from service.store.interface import ArtifactStore, Lease
 
 log = logging.getLogger(__name__)
@@ -51,7 +50,6 @@ class SessionPool:
         batch_rows_max: most rows of one run.
         inline_seconds: see `Batcher`.
         busy_wait_seconds: how long a request waits for a place when all are in use.
-        observer: told of requests, runs and sessions.
     """
 
     store: ArtifactStore
@@ -62,7 +60,6 @@ class SessionPool:
     batch_rows_max: int = BATCH_ROWS_MAX
     inline_seconds: float = INLINE_SECONDS
     busy_wait_seconds: float = BUSY_WAIT_SECONDS
-    observer: RuntimeObserver = field(default_factory=SilentObserver)
 
     def __post_init__(self) -> None:
         self._slots: OrderedDict[str, _Slot] = OrderedDict()
@@ -161,7 +158,6 @@ class SessionPool:
                 done.result(),
                 self._runners,
                 rows_max=self.batch_rows_max,
-                observer=self.observer,
                 inline_seconds=self.inline_seconds,
             )
         )
@@ -206,7 +202,7 @@ class SessionPool:
         return slot
 
     def _tell(self) -> None:
-        self.observer.sessions_changed(len(self._slots), self._size_bytes)
+        show_sessions(len(self._slots), self._size_bytes)
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, []

@@ -14,12 +14,11 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from service.ground.errors import ServiceError
+from service.ground.metrics import CONTENT_TYPE, render
 from service.http.error_answers import ERROR_ANSWERS, get_problem
 from service.http.infer import counted, inference_response, input_arrays, read_document
 from service.http.middleware import RequestMiddleware
-from service.http.serving_metrics import CONTENT_TYPE
 from service.node.body import check_body
-from service.node.metrics import EdgeMetrics
 from service.node.node import Node, open_node
 from service.node.settings import EdgeSettings
 
@@ -47,11 +46,10 @@ def create_app(settings: EdgeSettings, *, ended: Callable[[ServiceError], None] 
     Returns:
         The app; `app.state.node` holds the parts while it runs.
     """
-    metrics = EdgeMetrics()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with open_node(settings, observer=metrics, ended=ended) as node:
+        async with open_node(settings, ended=ended) as node:
             app.state.node = node
             yield
 
@@ -64,19 +62,18 @@ def create_app(settings: EdgeSettings, *, ended: Callable[[ServiceError], None] 
             NamedRoute("/metrics", get_metrics),
             NamedRoute("/problems/{code}", get_problem),
         ],
-        middleware=[Middleware(RequestMiddleware, metrics=metrics)],
+        middleware=[Middleware(RequestMiddleware)],
         exception_handlers=ERROR_ANSWERS,
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    app.state.metrics = metrics
     return app
 
 
 async def infer(request: Request) -> Response:
     """Run the network of this node on inputs; the body and the answer are those of the hub's `/infer`."""
     node: Node = request.app.state.node
-    with counted(request.app.state.metrics) as counting:
+    with counted() as counting:
         document = await read_document(
             request,
             limit_bytes=node.settings.max_body_bytes,
@@ -114,5 +111,4 @@ async def get_status(request: Request) -> Response:
 
 async def get_metrics(request: Request) -> Response:
     """Counters and histograms in the text format of Prometheus."""
-    metrics: EdgeMetrics = request.app.state.metrics
-    return Response(metrics.render(), headers={"content-type": CONTENT_TYPE})
+    return Response(render(), headers={"content-type": CONTENT_TYPE})

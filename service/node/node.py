@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from service.ground.errors import ServiceError
-from service.inference.observer import RuntimeObserver
 from service.inference.providers import CPU
 from service.node.agent.status import Status
 from service.node.benchmark.device_info import capability, resident_bytes
@@ -44,13 +43,12 @@ class Node:
 
 @asynccontextmanager
 async def open_node(
-    settings: EdgeSettings, *, observer: RuntimeObserver, ended: Callable[[ServiceError], None] = lambda error: None
+    settings: EdgeSettings, *, ended: Callable[[ServiceError], None] = lambda error: None
 ) -> AsyncIterator[Node]:
     """Open a node, serve what is on its disk, and start its agent.
 
     Args:
         settings: of the node.
-        observer: told of requests, runs and sessions.
         ended: told why the agent ended for good while there is nothing to serve.
 
     Raises:
@@ -63,7 +61,7 @@ async def open_node(
         stack.callback(store.close)
         identity = await asyncio.to_thread(TrustStore, settings.store, settings.node)
         _check_enrolment(settings, identity)
-        serving = Serving(threads=settings.threads, observer=observer)
+        serving = Serving(threads=settings.threads)
         stack.push_async_callback(serving.close)
         declared = {"model": settings.model, "budget": settings.budget.to_json()}
         if settings.quality is not None:

@@ -21,9 +21,8 @@ from service.inference import reference_outputs as self_test
 from service.inference.batcher import Batcher
 from service.inference.errors import InferenceFailedError
 from service.inference.memory import release_free_memory
-from service.inference.observer import RuntimeObserver
 from service.inference.providers import CPU
-from service.inference.session import Session, open_session
+from service.inference.session import Session, open_session, show_sessions
 from service.inference.tensors import Array
 from service.node.benchmark.device_info import Window, available_cores
 from service.node.store import StoredRelease
@@ -71,13 +70,11 @@ class Serving:
 
     Args:
         threads: of one run.
-        observer: told of requests, runs and sessions.
         providers: ONNX Runtime providers.
     """
 
-    def __init__(self, *, threads: int, observer: RuntimeObserver, providers: Sequence[str] = (CPU,)) -> None:
+    def __init__(self, *, threads: int, providers: Sequence[str] = (CPU,)) -> None:
         self._threads = threads
-        self._observer = observer
         self._providers = providers
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="inn-edge-load")
         self._runners = ThreadPoolExecutor(max(2, available_cores()), thread_name_prefix="inn-edge-run")
@@ -106,7 +103,7 @@ class Serving:
         """
         loop = asyncio.get_running_loop()
         session = await loop.run_in_executor(self._loader, self._open, kept.release, path)
-        batcher = Batcher(session, self._runners, rows_max=BATCH_ROWS_MAX, observer=self._observer)
+        batcher = Batcher(session, self._runners, rows_max=BATCH_ROWS_MAX)
         return Network(kept, batcher)
 
     def switch(self, network: Network, *, fallback: Network | None) -> None:
@@ -181,7 +178,7 @@ class Serving:
 
     def _let_go(self) -> None:
         networks = [network for network in (self.current, self.fallback) if network is not None]
-        self._observer.sessions_changed(len(networks), sum(network.batcher.session.size_bytes for network in networks))
+        show_sessions(len(networks), sum(network.batcher.session.size_bytes for network in networks))
         if self._closing is not None:
             self._closing.cancel()
         self._closing = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._trim)

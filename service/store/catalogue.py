@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from service.store.database import Database
-from service.store.interface import Manifest, ModelRow
+from service.store.interface import FinishedWork, Manifest, ModelRow
 from service.store.schema import Schema
 
 SCHEMA = Schema(Path(__file__).parent / "migrations" / "catalogue", 2, "catalogue")
@@ -92,6 +92,22 @@ class SqliteCatalogue:
                 pass
 
     # Builds and exports
+
+    def work(self, key: str) -> FinishedWork | None:
+        """What was made under a build key or a curve's key."""
+        builds = self._read(
+            "SELECT manifest, coalesce(members, '{}'), builds.created FROM builds LEFT JOIN exports USING (build_key) "
+            "WHERE build_key = ? ORDER BY exports.created LIMIT 1",
+            (key,),
+        )
+        for manifest, members, created in builds:
+            result = {**json.loads(manifest), **json.loads(members)}
+            return FinishedWork("export", result["model"], result, created)
+        curves = self._read(
+            "SELECT name, curve, created FROM curves JOIN models ON digest = checkpoint WHERE curve_key = ? LIMIT 1",
+            (key,),
+        )
+        return FinishedWork("curve", curves[0][0], json.loads(curves[0][1]), curves[0][2]) if curves else None
 
     def build(self, build_key: str) -> Manifest | None:
         return self._manifest("SELECT manifest FROM builds WHERE build_key = ?", build_key)

@@ -8,9 +8,26 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FinishedWork:
+    """A build or a curve that the catalogue has.
+
+    Attributes:
+        kind: what it is.
+        model: name of the model it was made of; of a curve any that has the checkpoint now.
+        result: the manifest, as its first request had it, or the curve.
+        finished: seconds since the epoch.
+    """
+
+    kind: Literal["export", "curve"]
+    model: str
+    result: Manifest
+    finished: float
 
 
 class Lease:
@@ -43,18 +60,6 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
-
-
-class StoreObserver(Protocol):
-    """Who wants to know what happens in a store, for metrics. Called from any thread; must not block or raise."""
-
-    def artifact_evicted(self, size_bytes: int) -> None:
-        """An artifact was removed to make room."""
-        ...
-
-    def used_bytes_changed(self, used_bytes: int) -> None:
-        """The artifacts of the store now take this many bytes."""
-        ...
 
 
 class ArtifactStore(Protocol):
@@ -191,6 +196,10 @@ class Catalogue(Protocol):
 
     def flush_uses(self) -> None:
         """Writes the uses noted since the last time."""
+        ...
+
+    def work(self, key: str) -> FinishedWork | None:
+        """What was made under a build key or a curve's key."""
         ...
 
     def build(self, build_key: str) -> Manifest | None:

@@ -19,8 +19,9 @@ from pathlib import Path
 
 from service.ground.errors import DigestMismatchError, StoreFullError, UnknownArtifactError
 from service.ground.files import disk_full_as_error, hash_file, is_disk_full, own_folder, publish
+from service.ground.metrics import counter, gauge
 from service.ground.names import check_digest, digest_path
-from service.store.interface import Catalogue, Lease, StoreObserver
+from service.store.interface import Catalogue, Lease
 from service.store.scan import scan_folder
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 # Left free on the disk for the catalogue, whose transactions must not fail when artifacts fill the disk.
 DISK_MARGIN_BYTES = 1 << 20
 SUFFIX = ".onnx"
+
+_EVICTIONS = counter("inn_cache_evictions_total", "Artifacts evicted to make room.")
+_USED_BYTES = gauge("inn_cache_bytes", "Bytes of all artifacts in the store.")
 
 
 @dataclass(eq=False)
@@ -48,7 +52,6 @@ class LocalStore:
             journal does not know are adopted when their bytes match their name, and removed otherwise.
         capacity_bytes: bytes that artifacts may take.
         journal: notes what is there and when it was used; without one, a restart takes the files as they are.
-        observer: told of evictions and of the bytes in use.
         disk_free: free bytes of the disk that holds a folder.
 
     Raises:
@@ -62,14 +65,12 @@ class LocalStore:
         *,
         capacity_bytes: int,
         journal: Catalogue | None = None,
-        observer: StoreObserver | None = None,
         disk_free: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
     ) -> None:
         self._artifacts = root.resolve() / "artifacts"
         self._staging = root.resolve() / "staging"
         self._capacity_bytes = capacity_bytes
         self._journal = journal
-        self._observer = observer
         self._disk_free = disk_free
         self._entries: dict[str, _Entry] = {}
         self._used_bytes = 0
@@ -154,7 +155,7 @@ class LocalStore:
             with self._index_lock:
                 self._entries[digest] = _Entry(digest, size_bytes, next(self._clock))
                 self._used_bytes += size_bytes
-        self._tell_used()
+        _USED_BYTES.set(self._used_bytes)
         log.info("artifact adopted", extra={"digest": digest, "size_bytes": size_bytes})
         return size_bytes
 
@@ -221,8 +222,7 @@ class LocalStore:
             if self._drop(entry.digest):
                 wanted -= entry.size_bytes
                 log.info("artifact evicted", extra={"digest": entry.digest, "size_bytes": entry.size_bytes})
-                if self._observer is not None:
-                    self._observer.artifact_evicted(entry.size_bytes)
+                _EVICTIONS.inc()
         if wanted > 0:  # leases were taken on what looked idle a moment ago
             raise StoreFullError(
                 needed_bytes=max(size_bytes, needed_on_disk), capacity_bytes=self._capacity_bytes, free_bytes=0
@@ -241,7 +241,7 @@ class LocalStore:
             self._used_bytes -= entry.size_bytes
         digest_path(self._artifacts, digest, SUFFIX).unlink(missing_ok=True)
         self._note_removed(digest)
-        self._tell_used()
+        _USED_BYTES.set(self._used_bytes)
         return True
 
     def _note_removed(self, digest: str) -> None:
@@ -254,10 +254,6 @@ class LocalStore:
             if not is_disk_full(error) and not isinstance(error, StoreFullError):
                 raise
             log.warning("journal is full", extra={"digest": digest})
-
-    def _tell_used(self) -> None:
-        if self._observer is not None:
-            self._observer.used_bytes_changed(self._used_bytes)
 
     def _reconcile(self) -> None:
         """Makes the index, the journal and the files agree, and evicts when the capacity was lowered."""
@@ -274,4 +270,4 @@ class LocalStore:
             if self._used_bytes <= self._capacity_bytes:
                 break
             self._drop(digest)
-        self._tell_used()
+        _USED_BYTES.set(self._used_bytes)

@@ -7,13 +7,15 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from service.contract.node_states import ALL_STATES
 from service.ground.errors import ServiceError
+from service.ground.metrics import gauge
 from service.hub.fleet.authentication import Authenticator
 from service.hub.fleet.group_writer import GroupWriter
 from service.hub.fleet.reconciler import Reconciler
@@ -42,12 +44,7 @@ GATHER_SECONDS = 0.05
 """Watchers wait so long after a change, so that 200 nodes that change at once are one answer, not 200."""
 
 
-class FleetObserver(Protocol):
-    """Told how the fleet is, for metrics; must not block or raise."""
-
-    def fleet_changed(self, counts: Mapping[str, int]) -> None:
-        """How many nodes are in each state."""
-        ...
+_NODES = gauge("inn_fleet_nodes", "Nodes of the fleet.", ["state"])
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,6 @@ class Fleet:
         rollouts: Rollouts,
         vault: Vault,
         contents: ReleaseContentBuilder,
-        observer: FleetObserver,
     ) -> None:
         self.directory = directory
         self.admission = admission
@@ -85,7 +81,6 @@ class Fleet:
         self.vault = vault
         self._planner = planner
         self._contents = contents
-        self._observer = observer
         self._poked = asyncio.Event()
         self._is_leaving = False
         self._retry_at = 0.0
@@ -204,7 +199,9 @@ class Fleet:
     async def _tick(self, sleep: Callable[[float], Any]) -> None:
         while True:
             self.directory.notice_stale()
-            self._observer.fleet_changed(self.directory.counts())
+            counts = self.directory.counts()
+            for state in ALL_STATES:
+                _NODES.labels(state).set(counts.get(state, 0))
             await _logged(self.directory.flush())
             now = asyncio.get_running_loop().time()
             if now >= self._retry_at:
@@ -264,7 +261,6 @@ async def open_fleet(
     models: Models,
     store: Artifacts,
     sessions: SessionPool,
-    observer: FleetObserver,
     clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Fleet]:
     """Opens the fleet of a store, runs it, and closes it.
@@ -273,7 +269,6 @@ async def open_fleet(
         root: folder of the store; the fleet lies in `fleet/` in it.
         options: from the settings.
         exports, models, store, sessions: of the hub.
-        observer: told how the fleet is.
         clock: seconds since the epoch.
 
     Raises:
@@ -303,7 +298,6 @@ async def open_fleet(
             rollouts=Rollouts(database, writer, directory, clock=clock),
             vault=vault,
             contents=contents,
-            observer=observer,
         )
         running = asyncio.create_task(fleet.run(), name="fleet")
         try:

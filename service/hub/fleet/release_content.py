@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from service.builds.export_request import ExportRequest, default_quality
-from service.builds.job import Job
+from service.builds.exports import Export
 from service.contract.sizes import CountedUnit
-from service.ground.errors import DigestMismatchError, ServiceError, StoreFullError
+from service.ground.errors import DigestMismatchError, ServiceError
 from service.hub.fleet.desired import Desired
 from service.inference import reference_outputs as self_test
 from service.inference.session_pool import SessionPool
@@ -37,8 +37,8 @@ class Exporter(Protocol):
         """The manifest of an export whose artifact is there."""
         ...
 
-    async def submit(self, request: ExportRequest) -> Job:
-        """A job for an export."""
+    async def submit(self, request: ExportRequest) -> Export:
+        """An export, to be waited for."""
         ...
 
 
@@ -144,20 +144,14 @@ class ReleaseContentBuilder:
     async def _export(self, request: ExportRequest) -> Content:
         manifest = self._exports.lookup(request)
         if manifest is None:
-            job = await self._finished(request)
-            if isinstance(job.status.error, StoreFullError) and await self._sessions.evict_idle():
-                job = await self._finished(request)
-            manifest = job.result()
+            export = await self._exports.submit(request)
+            try:
+                await export.wait()
+            except asyncio.CancelledError:
+                export.cancel("the fleet no longer wants it")
+                raise
+            manifest = export.result()
         return {name: value for name, value in manifest.items() if name not in _NOT_SHIPPED}
-
-    async def _finished(self, request: ExportRequest) -> Job:
-        job = await self._exports.submit(request)
-        try:
-            await job.wait()
-        except asyncio.CancelledError:
-            job.cancel("the fleet no longer wants it")
-            raise
-        return job
 
     async def _test(self, digest: str) -> dict[str, Any]:
         async with self._sessions.use(digest) as batcher:

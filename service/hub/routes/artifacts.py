@@ -42,5 +42,4 @@ def _artifact(request: Request, *, head_only: bool) -> Response:
         hub.store.lease(request.path_params["digest"]),
         request.headers,
         head_only=head_only,
-        sent=hub.metrics.artifact_bytes_sent,
     )

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.builds.export_request import ExportRequest
+from service.builds.exports import Export
 from service.builds.job import Job
 from service.http.body import parse_small_json_object, read_body
 from service.http.files import MEDIA_TYPE, ArtifactResponse
@@ -36,10 +37,10 @@ async def export(request: Request) -> Response:
     manifest = hub.exports.lookup(wanted)
     cached = manifest is not None
     if manifest is None:
-        job = await exported(hub, wanted, body, request)
-        if not job.is_finished:
-            return accepted(job)
-        manifest, cached = job.result(), job.status.cached
+        made = await exported(hub, wanted, body, request)
+        if made.job is not None and not made.is_finished:
+            return accepted(made.job)
+        manifest, cached = made.result(), made.job is None
     if MEDIA_TYPE in request.headers.get("accept", ""):
         return _artifact(hub, manifest, cached=cached)
     digest = manifest["digest"]
@@ -50,10 +51,11 @@ async def export(request: Request) -> Response:
     )
 
 
-async def exported(hub: Hub, wanted: ExportRequest, body: SizeRequest, request: Request) -> Job:
-    """The job of an export, waited for as long as the client wants."""
-    seconds = wait_seconds(body, request.headers.get("prefer"), hub.settings.wait_seconds)
-    return await hub.finished(await hub.exports.submit(wanted), wanted, seconds)
+async def exported(hub: Hub, wanted: ExportRequest, body: SizeRequest, request: Request) -> Export:
+    """An export, waited for as long as the client wants."""
+    export = await hub.exports.submit(wanted)
+    await export.wait(wait_seconds(body, request.headers.get("prefer"), hub.settings.wait_seconds))
+    return export
 
 
 def accepted(job: Job) -> Response:
@@ -85,5 +87,4 @@ def _artifact(hub: Hub, manifest: dict[str, Any], *, cached: bool) -> Response:
             "inn-params": str(manifest["params"]),
             "inn-cached": "true" if cached else "false",
         },
-        sent=hub.metrics.artifact_bytes_sent,
     )

@@ -6,8 +6,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.http.metrics import Metrics
-from service.http.serving_metrics import CONTENT_TYPE
+from service.ground.metrics import CONTENT_TYPE, render
 from service.hub.services import Hub
 
 _ALIVE = orjson.dumps({"status": "alive"})
@@ -28,5 +27,4 @@ async def readyz(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     """Counters and histograms in the text format of Prometheus."""
-    counted: Metrics = request.app.state.metrics
-    return Response(counted.render(), headers={"content-type": CONTENT_TYPE})
+    return Response(render(), headers={"content-type": CONTENT_TYPE})

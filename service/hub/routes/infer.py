@@ -22,7 +22,7 @@ async def infer(request: Request) -> Response:
     longer than the waiting time, the answer is 202 and a job: send the request again when it is done.
     """
     hub: Hub = request.app.state.hub
-    with counted(hub.metrics) as counting:
+    with counted() as counting:
         document = await read_document(
             request,
             limit_bytes=hub.settings.max_body_bytes,
@@ -40,10 +40,10 @@ async def _infer(hub: Hub, request: Request, document: InferenceDocument, body: 
     for attempt in range(ATTEMPTS):
         manifest = hub.exports.lookup(wanted)
         if manifest is None:
-            job = await exported(hub, wanted, body, request)
-            if not job.is_finished:
-                return accepted(job)
-            manifest = job.result()
+            made = await exported(hub, wanted, body, request)
+            if made.job is not None and not made.is_finished:
+                return accepted(made.job)
+            manifest = made.result()
         digest = manifest["digest"]
         try:
             async with hub.sessions.use(digest) as batcher:

@@ -34,7 +34,7 @@ async def delete_job(request: Request) -> Response:
     """Give a job up. The work itself goes on while another request needs it; a finished job stays as it is."""
     hub: Hub = request.app.state.hub
     job = hub.board.get(request.path_params["job"])
-    job.cancel()
+    job.leave()
     return _response(job)
 
 

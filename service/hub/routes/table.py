@@ -27,7 +27,7 @@ _CURVE = object_schema({"full": {"type": "object"}, "points": {"type": "array", 
 _STATUS = object_schema({"status": TEXT})
 
 _MODEL_PATH = path_parameter("model", "Name of a model.", NAME_PATTERN)
-_JOB_PATH = path_parameter("job", "Id of a job.", "^[0-9a-f]{32}$")
+_JOB_PATH = path_parameter("job", "Id of a job.", "^[0-9a-f]{64}$")
 _DIGEST_PATH = path_parameter("digest", "Digest of an artifact.", DIGEST_PATTERN)
 _PREFER = header_parameter("Prefer", "`wait=SECONDS` or `respond-async`: how long to wait before a 202.")
 _CONDITIONS = (

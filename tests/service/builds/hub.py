@@ -3,63 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from service.builds.board import JobBoard
 from service.builds.curves import CurveService
 from service.builds.export_request import ExportRequest
-from service.builds.exports import ExportService
+from service.builds.exports import Export, ExportService, recalled
 from service.builds.job import Job
 from service.builds.models import ModelService
-from service.builds.observer import BuildOutcome, SilentObserver
 from service.builds.pool import BuilderPool
 from service.builds.worker_process import BuilderClient
 from service.store.catalogue import SqliteCatalogue
 from service.store.local import LocalStore
 from service.store.models import Model, ModelRegistry
+from tests.service.counted import Counted
 
 FAKE_COMMAND = [sys.executable, str(Path(__file__).with_name("fake_builder.py"))]
 CHECKPOINT = b"inn: a fake checkpoint"
-
-
-@dataclass
-class Recorder(SilentObserver):
-    """A `JobObserver` that counts."""
-
-    cached: int = 0
-    missed: int = 0
-    joined: int = 0
-    restarts: int = 0
-    pending: list[int] = field(default_factory=list)
-    outcomes: list[BuildOutcome] = field(default_factory=list)
-    stages: list[str] = field(default_factory=list)
-
-    def export_cached(self) -> None:
-        self.cached += 1
-
-    def export_missed(self) -> None:
-        self.missed += 1
-
-    def export_joined(self) -> None:
-        self.joined += 1
-
-    def build_finished(self, outcome: BuildOutcome, seconds: float) -> None:
-        self.outcomes.append(outcome)
-
-    def stage_finished(self, stage: str, seconds: float) -> None:
-        self.stages.append(stage)
-
-    def pending_changed(self, pending: int) -> None:
-        self.pending.append(pending)
-
-    def builder_restarted(self) -> None:
-        self.restarts += 1
 
 
 @dataclass
@@ -76,7 +43,7 @@ class Hub:
     exports: ExportService
     curves: CurveService
     models: ModelService
-    recorder: Recorder
+    counted: Counted
 
     @property
     def model(self) -> Model:
@@ -103,9 +70,14 @@ class Hub:
 
     async def export(self, value: int, **options: Any) -> dict[str, Any]:
         """The manifest of an export, waited for."""
-        job = await self.exports.submit(ExportRequest("fake", "params", value, **options))
-        assert await job.wait(30)
-        return job.result()
+        export = await self.exports.submit(ExportRequest("fake", "params", value, **options))
+        assert await export.wait(30)
+        return export.result()
+
+
+async def nothing_to_give() -> int:
+    """No session holds an artifact."""
+    return 0
 
 
 @asynccontextmanager
@@ -117,17 +89,16 @@ async def open_hub(
     queue_limit: int = 64,
     build_timeout_seconds: float = 30.0,
     store_options: dict[str, Any] | None = None,
+    make_room: Callable[[], Awaitable[object]] = nothing_to_give,
 ) -> AsyncIterator[Hub]:
     """Opens a hub in a folder, with the model `fake`, and closes it."""
-    recorder = Recorder()
+    counted = Counted()
     catalogue = SqliteCatalogue(root / "catalogue.sqlite")
     store = LocalStore(root, capacity_bytes=capacity_bytes, journal=catalogue, **(store_options or {}))
     registry = ModelRegistry(root, catalogue)
     planner = BuilderClient(FAKE_COMMAND, name="planner", store=root)
-    builders = BuilderPool(
-        [BuilderClient(FAKE_COMMAND, store=root, restarted=recorder.builder_restarted) for _ in range(processes)]
-    )
-    board = JobBoard()
+    builders = BuilderPool([BuilderClient(FAKE_COMMAND, store=root) for _ in range(processes)])
+    board = JobBoard(recall=functools.partial(recalled, catalogue, store))
     exports = ExportService(
         store=store,
         catalogue=catalogue,
@@ -137,7 +108,7 @@ async def open_hub(
         board=board,
         queue_limit=queue_limit,
         build_timeout_seconds=build_timeout_seconds,
-        observer=recorder,
+        make_room=make_room,
     )
     curves = CurveService(catalogue=catalogue, registry=registry, builders=builders, board=board)
     models = ModelService(registry=registry, store=store, planner=planner)
@@ -146,10 +117,10 @@ async def open_hub(
             (folder / "checkpoint.inn").write_bytes(CHECKPOINT)
             digest = f"sha256:{hashlib.sha256(CHECKPOINT).hexdigest()}"
             registry.add("fake", folder / "checkpoint.inn", digest=digest, description={})
-        yield Hub(root, store, catalogue, registry, planner, builders, board, exports, curves, models, recorder)
+        yield Hub(root, store, catalogue, registry, planner, builders, board, exports, curves, models, counted)
     finally:
         await exports.close()
-        await curves.close()
+        await board.close()
         await builders.close()
         await planner.close()
         store.close()
@@ -161,8 +132,15 @@ def request(value: int) -> ExportRequest:
     return ExportRequest("fake", "params", value)
 
 
-async def reach(job: Job, stage: str) -> None:
-    """Waits until a job is in a stage."""
+def job_of(export: Export) -> Job:
+    """The job of an export that has one."""
+    assert export.job is not None
+    return export.job
+
+
+async def reach(export: Export, stage: str) -> None:
+    """Waits until the job of an export is in a stage."""
+    job = job_of(export)
     async with asyncio.timeout(20):
         async for status in job.events():
             if status is not None and status.stage == stage:

@@ -20,6 +20,7 @@ from service.ground.errors import BuilderDiedError, BuilderFailedError, BuildTim
 from service.ground.settings import BuilderSettings
 from tests.service.builds import fake_builder
 from tests.service.builds.hub import FAKE_COMMAND
+from tests.service.counted import Counted
 
 
 @asynccontextmanager
@@ -96,13 +97,8 @@ def test_prints_of_the_builder_do_not_disturb_the_pipe(tmp_path: Path) -> None:
 
 def test_process_that_dies_is_reported_and_replaced(tmp_path: Path) -> None:
     async def scenario() -> None:
-        restarts = 0
-
-        def restarted() -> None:
-            nonlocal restarts
-            restarts += 1
-
-        async with fake_client(restarted=restarted) as client:
+        counted = Counted()
+        async with fake_client() as client:
             first = await ping(client)
             request = params(tmp_path, fake_builder.HANG)
             waiting = asyncio.create_task(client.call("export", request, timeout_seconds=20))
@@ -112,7 +108,7 @@ def test_process_that_dies_is_reported_and_replaced(tmp_path: Path) -> None:
             with pytest.raises(BuilderDiedError):
                 await waiting
             assert await ping(client) != first
-            assert restarts == 1
+            assert counted("inn_builder_restarts_total") == 1
 
     asyncio.run(scenario())
 

@@ -10,19 +10,23 @@ import pytest
 
 from service.builds.export_request import ExportRequest
 from service.builds.job import Job
-from service.ground.errors import JobCancelledError
+from service.ground.errors import JobCancelledError, StoreFullError, UnknownJobError
+from service.ground.metrics import REGISTRY
+from service.store.interface import Lease
 from tests.service.builds import fake_builder
-from tests.service.builds.hub import CHECKPOINT, Hub, open_hub, reach, request
+from tests.service.builds.hub import CHECKPOINT, Hub, job_of, open_hub, reach, request
 
 
 def test_export_makes_an_artifact_and_the_next_one_is_cached(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with open_hub(tmp_path) as hub:
             assert hub.exports.lookup(request(5_000)) is None
-            job = await hub.exports.submit(request(5_000))
+            export = await hub.exports.submit(request(5_000))
+            job = job_of(export)
             assert job.status.state == "queued"
-            assert await job.wait(20)
-            manifest = job.result()
+            assert await export.wait(20)
+            manifest = export.result()
+            assert job.result() == manifest
             params = {"digest": hub.model.digest, "quality": "refined", "multiple_of": 1}
             expected = fake_builder.content(fake_builder.build_key(params, 5_000), 5_000)
             with hub.store.lease(manifest["digest"]) as lease:
@@ -31,13 +35,14 @@ def test_export_makes_an_artifact_and_the_next_one_is_cached(tmp_path: Path) -> 
             assert manifest["feasible"] == {"min": fake_builder.MINIMUM, "max": fake_builder.MAXIMUM}
             assert hub.exports.lookup(request(5_000)) == manifest
             again = await hub.exports.submit(request(5_000))
-            assert (again.status.state, again.status.cached, again.result()) == ("done", True, manifest)
+            assert (again.is_finished, again.job, again.result()) == (True, None, manifest)
             assert len(hub.builds()) == 1
             assert hub.catalogue.manifest_of(manifest["digest"]) is not None
-            assert hub.recorder.outcomes == ["done"]
-            assert hub.recorder.stages == ["queue", "discretize", "store"]
-            assert (hub.recorder.missed, hub.recorder.cached) == (1, 2)
-            assert hub.recorder.pending[-1] == 0
+            assert hub.counted.labels("inn_exports_total", "result") == {"done": 1}
+            stages = hub.counted.labels("inn_export_duration_seconds_count", "stage")
+            assert stages == {"queue": 1, "discretize": 1, "store": 1, "total": 1}
+            assert (hub.counted("inn_cache_misses_total"), hub.counted("inn_cache_hits_total")) == (1, 2)
+            assert REGISTRY.get_sample_value("inn_exports_pending") == 0
             assert hub.stray_files() == []
 
     asyncio.run(scenario())
@@ -47,11 +52,12 @@ def test_64_identical_requests_make_one_build(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with open_hub(tmp_path, processes=2) as hub:
             jobs = await asyncio.gather(*(hub.exports.submit(request(5_000)) for _ in range(64)))
-            assert len({job.id for job in jobs}) == 64
+            assert len({job_of(job).id for job in jobs}) == 1
+            assert REGISTRY.get_sample_value("inn_exports_pending") == 1
             assert all(await asyncio.gather(*(job.wait(30) for job in jobs)))
             assert len({job.result()["digest"] for job in jobs}) == 1
             assert len(hub.builds()) == 1
-            assert (hub.recorder.missed, hub.recorder.joined) == (1, 63)
+            assert (hub.counted("inn_cache_misses_total"), hub.counted("inn_exports_joined_total")) == (1, 63)
 
     asyncio.run(scenario())
 
@@ -102,6 +108,50 @@ def test_restart_keeps_models_and_artifacts(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_job_outlives_the_hub_that_ran_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_hub(tmp_path) as hub:
+            job = job_of(export := await hub.exports.submit(request(5_000)))
+            assert await export.wait(20)
+            curve = await hub.curves.submit("fake", params=[5])
+            assert await curve.wait(20)
+            cut = job_of(await hub.exports.submit(request(fake_builder.HANG)))
+        async with open_hub(tmp_path) as hub:
+            found = hub.board.get(job.id)
+            assert (found.status.state, found.status.kind, found.status.cached) == ("done", "export", True)
+            assert found.result() == job.result()
+            assert found.status.finished == pytest.approx(job.status.finished, abs=20)
+            again = hub.board.get(curve.id)
+            assert (again.status.kind, again.status.model, again.result()) == ("curve", "fake", curve.result())
+            with pytest.raises(UnknownJobError):
+                hub.board.get(cut.id)  # it was not finished
+            hub.store.make_room(hub.store.capacity_bytes)
+            with pytest.raises(UnknownJobError):
+                hub.board.get(job.id)  # its artifact was evicted
+
+    asyncio.run(scenario())
+
+
+def test_a_full_store_is_tried_again_when_somebody_gives_room(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async def give() -> int:
+            given = len(leases)
+            while leases:
+                leases.pop().release()
+            return given
+
+        leases: list[Lease] = []
+        async with open_hub(tmp_path, capacity_bytes=12_000, make_room=give) as hub:
+            leases.append(hub.store.lease((await hub.export(8_000))["digest"]))
+            assert (await hub.export(6_000))["params"] == 6_000
+            leases.append(hub.store.lease((await hub.export(6_000))["digest"]))
+            with hub.store.lease((await hub.export(5_000))["digest"]), pytest.raises(StoreFullError):
+                await hub.export(9_000)
+            assert leases == []
+
+    asyncio.run(scenario())
+
+
 def test_evicted_artifact_is_built_again(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with open_hub(tmp_path, capacity_bytes=12_000) as hub:
@@ -121,13 +171,11 @@ def test_cancelled_job_leaves_the_build_to_the_others(tmp_path: Path) -> None:
             hub.hold()
             first, second = await hub.exports.submit(request(5_000)), await hub.exports.submit(request(5_000))
             await reach(first, "discretize")
-            assert first.cancel()
-            assert not first.cancel()
-            with pytest.raises(JobCancelledError):
-                first.result()
+            first.cancel("the first left")
+            assert not second.is_finished
             hub.release()
             assert await second.wait(20)
-            assert second.status.state == "done"
+            assert job_of(second).status.state == "done"
             assert len(hub.builds()) == 1
 
     asyncio.run(scenario())
@@ -141,9 +189,13 @@ def test_cancelling_the_last_job_stops_the_build(tmp_path: Path) -> None:
             for job in jobs:
                 await reach(job, "discretize")
             builder = int(hub.builds()[0].split()[0])
+            jobs[0].cancel("the first left")
+            assert job_of(jobs[1]).status.state == "running"
+            jobs[1].cancel("the last left")
             for job in jobs:
-                job.cancel()
-            assert [job.status.state for job in jobs] == ["cancelled", "cancelled"]
+                assert job_of(job).status.state == "cancelled"
+                with pytest.raises(JobCancelledError):
+                    job.result()
             while hub.stray_files():
                 await asyncio.sleep(0.01)
             with pytest.raises(ProcessLookupError):
@@ -151,7 +203,7 @@ def test_cancelling_the_last_job_stops_the_build(tmp_path: Path) -> None:
             assert hub.exports.pending == 0
             hub.release()
             assert (await hub.export(5_000))["params"] == 5_000
-            assert hub.recorder.outcomes == ["cancelled", "done"]
+            assert hub.counted.labels("inn_exports_total", "result") == {"cancelled": 1, "done": 1}
 
     asyncio.run(scenario())
 
@@ -164,8 +216,8 @@ def test_cancelled_job_in_the_queue_never_runs(tmp_path: Path) -> None:
             await reach(running, "discretize")
             waiting = await hub.exports.submit(request(6_000))
             await reach(waiting, "queued")
-            assert waiting.status.state == "queued"
-            waiting.cancel()
+            assert job_of(waiting).status.state == "queued"
+            waiting.cancel("no longer wanted")
             hub.release()
             await running.wait(20)
             await hub.export(7_000)
@@ -194,9 +246,9 @@ def test_closing_the_hub_cancels_its_jobs(tmp_path: Path) -> None:
     async def scenario() -> Job:
         async with open_hub(tmp_path) as hub:
             hub.hold()
-            job = await hub.exports.submit(request(5_000))
-            await reach(job, "discretize")
-            pids = hub.builders.pids
+            export = await hub.exports.submit(request(5_000))
+            await reach(export, "discretize")
+            job, pids = job_of(export), hub.builders.pids
         assert job.status.state == "cancelled"
         for pid in pids:
             with pytest.raises(ProcessLookupError):
@@ -210,7 +262,7 @@ def test_closing_the_hub_cancels_its_jobs(tmp_path: Path) -> None:
 def test_progress_never_goes_back_and_ends_at_one(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with open_hub(tmp_path) as hub:
-            job = await hub.exports.submit(request(fake_builder.CRASH_ONCE))
+            job = job_of(await hub.exports.submit(request(fake_builder.CRASH_ONCE)))
             seen = [status async for status in job.events() if status is not None]
             progress = [status.progress for status in seen]
             assert progress == sorted(progress)

@@ -22,7 +22,7 @@ from service.ground.errors import (
 )
 from service.store import local
 from tests.service.builds import fake_builder
-from tests.service.builds.hub import open_hub, reach, request
+from tests.service.builds.hub import job_of, open_hub, reach, request
 
 
 def test_builder_killed_in_the_middle_is_replaced_and_the_build_repeated(tmp_path: Path) -> None:
@@ -37,10 +37,10 @@ def test_builder_killed_in_the_middle_is_replaced_and_the_build_repeated(tmp_pat
                 await asyncio.sleep(0.01)
             hub.release()
             assert await job.wait(20)
-            assert job.status.state == "done"
+            assert job_of(job).status.state == "done"
             assert [line.split()[0] == first for line in hub.builds()] == [True, False]
             assert hub.stray_files() == []
-            assert hub.recorder.restarts == 1
+            assert hub.counted("inn_builder_restarts_total") == 1
             assert (await hub.export(6_000))["params"] == 6_000
 
     asyncio.run(scenario())
@@ -54,7 +54,7 @@ def test_builder_that_dies_twice_fails_the_build_and_leaves_no_file(tmp_path: Pa
             assert len(hub.builds()) == 2
             assert hub.stray_files() == []
             assert hub.store.digests() == []
-            assert hub.recorder.outcomes == ["failed"]
+            assert hub.counted.labels("inn_exports_total", "result") == {"failed": 1}
             assert (await hub.export(5_000))["params"] == 5_000
 
     asyncio.run(scenario())

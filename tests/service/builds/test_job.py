@@ -1,4 +1,4 @@
-"""Jobs and their board: watched, waited for, cancelled, forgotten."""
+"""Jobs: watched, waited for, cancelled."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import asyncio
 
 import pytest
 
-from service.builds.board import JobBoard
 from service.builds.job import Job
-from service.ground.errors import BuilderFailedError, JobCancelledError, StoreFullError, UnknownJobError
+from service.ground.errors import BuilderFailedError, JobCancelledError, StoreFullError
 
 
 def test_wait_ends_with_the_job_or_the_time() -> None:
     async def scenario() -> None:
-        job = Job("export", "net")
+        job = Job("0" * 64, "export", "net")
         assert not await job.wait(0.0)
         assert not await job.wait(0.01)
         with pytest.raises(RuntimeError):
@@ -28,7 +27,7 @@ def test_wait_ends_with_the_job_or_the_time() -> None:
 
 def test_events_show_every_state_to_a_quick_reader_and_the_last_to_a_slow_one() -> None:
     async def scenario() -> None:
-        job = Job("export", "net")
+        job = Job("0" * 64, "export", "net")
         quick: list[tuple[str, float]] = []
 
         async def read() -> None:
@@ -54,7 +53,7 @@ def test_events_show_every_state_to_a_quick_reader_and_the_last_to_a_slow_one() 
 
 def test_events_beat_when_nothing_changes() -> None:
     async def scenario() -> None:
-        job = Job("export", "net")
+        job = Job("0" * 64, "export", "net")
         events = job.events(heartbeat_seconds=0.01)
         assert await anext(events) is job.status
         assert await anext(events) is None
@@ -68,9 +67,9 @@ def test_events_beat_when_nothing_changes() -> None:
 
 def test_finished_job_does_not_change() -> None:
     async def scenario() -> None:
-        job = Job("export", "net")
+        job = Job("0" * 64, "export", "net")
         left: list[bool] = []
-        job.attach(lambda: left.append(True))
+        job.on_cancel(lambda: left.append(True))
         assert job.cancel()
         final = job.status
         job.advance("discretize", 0.5, running=True)
@@ -88,7 +87,7 @@ def test_finished_job_does_not_change() -> None:
 
 def test_failed_job_shows_our_errors_and_hides_others() -> None:
     async def scenario() -> None:
-        ours, other = Job("export", "net"), Job("export", "net")
+        ours, other = Job("0" * 64, "export", "net"), Job("0" * 64, "export", "net")
         full = StoreFullError(needed_bytes=2, capacity_bytes=1, free_bytes=0)
         ours.fail(full)
         other.fail(ValueError("secret"))
@@ -100,32 +99,3 @@ def test_failed_job_shows_our_errors_and_hides_others() -> None:
         assert "secret" not in str(hidden.value)
 
     asyncio.run(scenario())
-
-
-def test_board_forgets_old_and_surplus_finished_jobs_only() -> None:
-    async def scenario() -> None:
-        now = 0.0
-        board = JobBoard(kept=3, kept_seconds=100.0, clock=lambda: now)
-        unfinished = board.create("export", "net")
-        finished = [board.create("export", "net") for _ in range(5)]
-        for job in finished:
-            job.succeed({})
-        board.expire()
-        assert board.list() == [unfinished, *finished[2:]]
-        with pytest.raises(UnknownJobError):
-            board.get(finished[0].id)
-        now = 101.0
-        with pytest.raises(UnknownJobError):
-            board.get(finished[4].id)
-        board.expire()
-        assert board.list() == [unfinished]
-        assert board.get(unfinished.id) is unfinished
-
-    asyncio.run(scenario())
-
-
-@pytest.mark.parametrize("job_id", ["", "absent", "../../etc/passwd", "x" * 100_000])
-def test_unknown_job_is_an_error_of_its_own(job_id: str) -> None:
-    with pytest.raises(UnknownJobError) as caught:
-        JobBoard().get(job_id)
-    assert len(str(caught.value)) < 400

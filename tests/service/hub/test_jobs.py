@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.hub.routes import jobs
 from tests.service.hub.fake_builder import PARAMS_EACH
-from tests.service.hub.live_hub import LiveHub
+from tests.service.hub.live_hub import LiveHub, live_hub
 
 
 def start(toy: LiveHub, size: int) -> str:
@@ -81,10 +82,37 @@ def test_a_job_that_is_given_up_is_cancelled_and_can_be_asked_for_again(toy: Liv
         assert cancelled.status_code == 200
         assert cancelled.json()["state"] == "cancelled"
         assert cancelled.json()["problem"]["type"] == "/problems/job-cancelled"
+        assert toy.client.delete(path).json() == cancelled.json()  # a finished job stays as it is
     finally:
         hold.unlink()
     assert toy.export(21 * PARAMS_EACH).json()["params"] == 21 * PARAMS_EACH
-    assert toy.client.delete(path).json()["state"] == "cancelled"
+    assert toy.client.delete(path).json()["state"] == "done"  # the same build has the same job
+
+
+def test_a_job_that_others_wait_for_goes_on_when_one_gives_it_up(toy: LiveHub) -> None:
+    hold = toy.control / "hold"
+    hold.touch()
+    try:
+        path = start(toy, 22)
+        assert start(toy, 22) == path
+        assert toy.client.delete(path).json()["state"] in ("queued", "running")
+        assert toy.client.delete(path).json()["state"] == "cancelled"
+    finally:
+        hold.unlink()
+
+
+def test_a_job_outlives_the_hub(tmp_path: Path) -> None:
+    with live_hub(tmp_path) as first:
+        path = first.export(9 * PARAMS_EACH, wait_seconds=0).headers["location"]
+        manifest = first.export(9 * PARAMS_EACH).json()
+    with live_hub(tmp_path) as second:
+        job = second.client.get(path).json()
+        assert (job["state"], job["kind"], job["url"], job["progress"]) == ("done", "export", path, 1.0)
+        assert {**job["result"], "cached": False} == {**manifest, "cached": False}
+        with second.client.stream("GET", path, headers={"accept": "text/event-stream"}) as stream:
+            assert [name for name, _ in events_of(stream.iter_lines())] == ["done"]
+        assert second.client.delete(path).json()["state"] == "done"
+        assert second.client.get("/jobs/" + "0" * 64).json()["type"] == "/problems/unknown-job"
 
 
 def test_a_failed_job_has_its_problem(toy: LiveHub) -> None:

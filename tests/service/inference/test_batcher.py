@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,30 +16,35 @@ from hypothesis import strategies as st
 from service.inference import batcher as batcher_module
 from service.inference.batcher import Batcher
 from service.inference.errors import InferenceFailedError, InferenceQueueFullError
-from service.inference.observer import SilentObserver
 from service.inference.providers import CPU
 from service.inference.session import Session, open_session
+from tests.service.counted import Counted
 
 DIGEST = "sha256:" + "0" * 64
 TOLERANCE = 1e-5  # float32; the kernel for several rows may add in another order
 
 
-class Recorder(SilentObserver):
-    """Keeps the rows of every run and counts who is queued."""
+class Recorder:
+    """A session that keeps the rows of every run that went well; and who is queued, from the metrics."""
 
-    def __init__(self) -> None:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._counted = Counted()
         self.rows: list[int] = []
-        self.waiting = 0
 
-    def request_queued(self) -> None:
-        self.waiting += 1
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
 
-    def request_left(self, queue_seconds: float) -> None:
-        assert queue_seconds >= 0.0
-        self.waiting -= 1
+    @property
+    def waiting(self) -> float:
+        """Requests that wait for their batch."""
+        return self._counted("inn_infer_pending_requests")
 
-    def batch_run(self, n_rows: int, seconds: float) -> None:
-        self.rows.append(n_rows)
+    def run(self, arrays: Any) -> Any:
+        """As of the session."""
+        results = self._session.run(arrays)
+        self.rows.append(len(next(iter(arrays.values()))))
+        return results
 
 
 @pytest.fixture(scope="module")
@@ -67,17 +73,21 @@ def lookup(tmp_path: Path, make_lookup) -> Session:
 def test_requests_made_together_share_one_run_and_get_their_own_rows(
     linear: Session, executor: ThreadPoolExecutor, inline_seconds: float
 ) -> None:
-    recorder = Recorder()
+    recorder, counted = Recorder(linear), Counted()
     random = np.random.default_rng(0)
     inputs = [random.standard_normal((n, 4)).astype(np.float32) for n in (1, 1, 3, 1)]
 
     async def scenario() -> list[dict[str, np.ndarray]]:
-        batcher = Batcher(linear, executor, rows_max=32, observer=recorder, inline_seconds=inline_seconds)
+        batcher = Batcher(recorder, executor, rows_max=32, inline_seconds=inline_seconds)
         return await asyncio.gather(*(batcher.infer({"x": rows}) for rows in inputs))
 
     results = asyncio.run(scenario())
     assert recorder.rows == [6]
     assert recorder.waiting == 0
+    assert counted("inn_infer_batch_rows_sum") == 6
+    assert counted("inn_infer_run_duration_seconds_count") == 1
+    assert counted("inn_infer_run_duration_seconds_sum") > 0.0
+    assert counted("inn_infer_queue_duration_seconds_count") == 4
     for rows, result in zip(inputs, results, strict=True):
         np.testing.assert_allclose(result["y"], linear.run({"x": rows})["y"], rtol=TOLERANCE, atol=TOLERANCE)
 
@@ -87,14 +97,12 @@ def test_requests_made_together_share_one_run_and_get_their_own_rows(
 def test_no_run_exceeds_the_bound_and_every_row_comes_back_in_order(
     identity: Session, executor: ThreadPoolExecutor, sizes: list[int], rows_max: int, inline: bool
 ) -> None:
-    recorder = Recorder()
+    recorder = Recorder(identity)
     starts = np.cumsum([0, *sizes])
     inputs = [np.arange(start, start + size, dtype=np.int64) for start, size in zip(starts, sizes, strict=False)]
 
     async def scenario() -> list[dict[str, np.ndarray]]:
-        batcher = Batcher(
-            identity, executor, rows_max=rows_max, observer=recorder, inline_seconds=10.0 if inline else 0.0
-        )
+        batcher = Batcher(recorder, executor, rows_max=rows_max, inline_seconds=10.0 if inline else 0.0)
         return await asyncio.gather(*(batcher.infer({"index": indices}) for indices in inputs))
 
     results = asyncio.run(scenario())
@@ -124,7 +132,7 @@ def identity(tmp_path_factory: pytest.TempPathFactory) -> Session:
 @pytest.mark.parametrize("inline_seconds", [0.0, 10.0], ids=["thread", "inline"])
 def test_one_bad_request_fails_alone(lookup: Session, executor: ThreadPoolExecutor, inline_seconds: float) -> None:
     async def scenario() -> list[dict[str, np.ndarray] | BaseException]:
-        batcher = Batcher(lookup, executor, rows_max=32, observer=Recorder(), inline_seconds=inline_seconds)
+        batcher = Batcher(lookup, executor, rows_max=32, inline_seconds=inline_seconds)
         return await asyncio.gather(
             *(batcher.infer({"index": np.array([index], dtype=np.int64)}) for index in (1, 99, 2)),
             return_exceptions=True,
@@ -138,11 +146,11 @@ def test_one_bad_request_fails_alone(lookup: Session, executor: ThreadPoolExecut
 
 def test_rows_that_mix_are_never_joined_nor_split(tmp_path: Path, make_linear, executor: ThreadPoolExecutor) -> None:
     session = load(tmp_path, make_linear(mixes_rows=True))
-    recorder = Recorder()
+    recorder = Recorder(session)
     rows = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
 
     async def scenario() -> list[dict[str, np.ndarray]]:
-        batcher = Batcher(session, executor, rows_max=2, observer=recorder)
+        batcher = Batcher(recorder, executor, rows_max=2)
         return await asyncio.gather(batcher.infer({"x": rows}), batcher.infer({"x": rows[:2]}))
 
     whole, part = asyncio.run(scenario())
@@ -152,10 +160,10 @@ def test_rows_that_mix_are_never_joined_nor_split(tmp_path: Path, make_linear, e
 
 
 def test_a_client_that_goes_away_leaves_the_others_alone(lookup: Session, executor: ThreadPoolExecutor) -> None:
-    recorder = Recorder()
+    recorder = Recorder(lookup)
 
     async def scenario() -> dict[str, np.ndarray]:
-        batcher = Batcher(lookup, executor, rows_max=32, observer=recorder)
+        batcher = Batcher(recorder, executor, rows_max=32)
         tasks = [asyncio.ensure_future(batcher.infer({"index": np.array([index], dtype=np.int64)})) for index in (1, 2)]
         await asyncio.sleep(0)
         tasks[0].cancel()
@@ -173,7 +181,7 @@ def test_a_full_queue_refuses_more(
     index = {"index": np.array([1], dtype=np.int64)}
 
     async def scenario() -> list[dict[str, np.ndarray] | BaseException]:
-        batcher = Batcher(lookup, executor, rows_max=32, observer=Recorder())
+        batcher = Batcher(lookup, executor, rows_max=32)
         return await asyncio.gather(*(batcher.infer(index) for _ in range(3)), return_exceptions=True)
 
     outcomes = asyncio.run(scenario())
@@ -182,10 +190,10 @@ def test_a_full_queue_refuses_more(
 
 def test_long_runs_do_not_stop_the_event_loop(lookup: Session, executor: ThreadPoolExecutor) -> None:
     """A run that is expected to be long happens in a thread, and what queues meanwhile becomes the next batch."""
-    recorder = Recorder()
+    recorder = Recorder(lookup)
 
     async def scenario() -> None:
-        batcher = Batcher(lookup, executor, rows_max=32, observer=recorder, inline_seconds=0.0)
+        batcher = Batcher(recorder, executor, rows_max=32, inline_seconds=0.0)
         first = asyncio.ensure_future(batcher.infer({"index": np.array([1], dtype=np.int64)}))
         while recorder.waiting == 0 and not first.done():
             await asyncio.sleep(0)

@@ -11,7 +11,6 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.inference.observer import SilentObserver
 from service.node.errors import NodeMismatchError, NotEnrolledError
 from service.node.node import open_node
 from service.node.settings import EdgeSettings
@@ -120,7 +119,7 @@ def test_a_hub_with_another_root_is_not_believed(hub: FakeHub, store: Path, smal
 
 
 async def opened(settings: EdgeSettings) -> None:
-    async with open_node(settings, observer=SilentObserver()):
+    async with open_node(settings):
         raise AssertionError("the node must not start")
 
 

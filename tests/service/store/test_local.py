@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from service.ground.errors import StoreFullError, StoreInUseError, UnknownArtifactError
+from service.ground.metrics import REGISTRY
 from service.store import local
+from tests.service.counted import Counted
 from tests.service.store.stores import OpenCatalogue, OpenStore, SmallDisk, digest_of, put
 
 MIB = 1 << 20
@@ -25,20 +27,6 @@ def place(root: Path, data: bytes, name: str | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return path
-
-
-class Recorder:
-    """A `StoreObserver` that remembers."""
-
-    def __init__(self) -> None:
-        self.evicted: list[int] = []
-        self.used: list[int] = []
-
-    def artifact_evicted(self, size_bytes: int) -> None:
-        self.evicted.append(size_bytes)
-
-    def used_bytes_changed(self, used_bytes: int) -> None:
-        self.used.append(used_bytes)
 
 
 def test_start_makes_files_and_catalogue_agree(
@@ -124,13 +112,15 @@ def test_a_killed_process_leaves_the_folder_usable(tmp_path: Path, open_store: O
     store.close()
 
 
-def test_observer_hears_of_evictions_and_use(tmp_path: Path, open_store: OpenStore) -> None:
-    recorder = Recorder()
-    store = open_store(tmp_path, capacity_bytes=1000, observer=recorder)
+def test_evictions_and_use_are_counted(tmp_path: Path, open_store: OpenStore) -> None:
+    counted = Counted()
+    store = open_store(tmp_path, capacity_bytes=1000)
+    assert REGISTRY.get_sample_value("inn_cache_bytes") == 0
     put(store, b"a" * 600)
+    assert REGISTRY.get_sample_value("inn_cache_bytes") == 600
     put(store, b"b" * 700)
-    assert recorder.evicted == [600]
-    assert recorder.used == [0, 600, 0, 700]
+    assert counted("inn_cache_evictions_total") == 1
+    assert REGISTRY.get_sample_value("inn_cache_bytes") == 700
 
 
 def test_full_small_disk_loses_nothing(
