@@ -6,6 +6,8 @@ value of another type is refused here, by name, with what would be taken.
 
 from __future__ import annotations
 
+import inspect
+import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -28,7 +30,7 @@ from inn_core.progress import Progress
 from inn_core.training.integral_network import IntegralNetwork
 from inn_core.training.loop import Batches, train_sizes_
 from inn_core.training.settings import SizeTraining
-from inn_core.training.step import TaskLoss
+from inn_core.training.step import TaskLoss, unwrapped
 
 Samples: TypeAlias = "Array | torch.Tensor | Mapping[str, Any]"
 Source: TypeAlias = "str | Path | bytes | onnx.ModelProto | nn.Module | tuple[nn.Module, Any]"
@@ -64,7 +66,7 @@ def import_network(
         InnError: see `inn_core.importing.pipeline.import_network`.
     """
     if isinstance(source, nn.Module):
-        source = source, _example(samples)
+        source = source, _example(source, samples)
     if isinstance(source, tuple):
         if len(source) != 2 or not isinstance(source[0], nn.Module):
             raise InvalidTypeError("source", source, "a pair of a torch module and its example inputs")
@@ -79,7 +81,7 @@ def import_network(
         )
     return pipeline.import_network(
         source,
-        arrays if (arrays := _arrays(samples, "samples")) is not None else _array(samples, "samples"),
+        _arrays(samples, "samples") if isinstance(samples, Mapping) else _array(samples, "samples"),
         name=name,
         freeze=freeze,
         statistics_only=statistics_only,
@@ -90,14 +92,12 @@ def import_network(
 
 def load(path: str | Path) -> Checkpoint:
     """Read an `.inn` file; see `inn_core.checkpoint.storage.load_checkpoint` for errors."""
-    if not isinstance(path, str | Path):
-        raise InvalidTypeError("path", path, "the path of an .inn file")
-    return load_checkpoint(path)
+    return load_checkpoint(_path(path, "of an .inn file"))
 
 
 def save(network: Network, path: str | Path) -> str:
     """Write an `.inn` file, whole or not at all, and return its digest (`sha256:…`)."""
-    return save_checkpoint(_checkpoint(network), path)
+    return save_checkpoint(_checkpoint(network), _path(path, "of the .inn file to write"))
 
 
 def plan(
@@ -135,24 +135,20 @@ def export(
         network: a checkpoint, the path of one, or an integral network that was measured.
         size: a plan, or a budget to plan for.
         path: the file; it appears whole or not at all.
-        quality: by default `trained` of an integral network, else `refined` where samples are kept and `instant`
-            where not.
+        quality: by default `trained` of an integral network, else the first of the checkpoint's `qualities`.
         device, threads, progress: as of `inn_core.exporting.export.export_artifact`.
 
     Returns:
         The manifest; see `inn_core.exporting.export.export_artifact`.
     """
+    path = _path(path, "of the ONNX file to write")
     checkpoint = _checkpoint(network)
     if not isinstance(size, Plan | Budget):
         raise InvalidTypeError("size", size, "a Plan, or a Budget such as Budget('params', 170_000)")
-    if quality is None:
-        quality = (
-            "trained" if isinstance(network, IntegralNetwork) else "refined" if checkpoint.calibration else "instant"
-        )
     return export_artifact(
         checkpoint,
         size,
-        quality=quality,
+        quality=quality or _best_quality(network, checkpoint),
         path=path,
         checkpoint_digest=checkpoint_digest(checkpoint),
         device=device,
@@ -166,16 +162,23 @@ def curve(
     data: Mapping[str, Any] | None = None,
     *,
     params: Sequence[int] | None = None,
-    quality: str = "refined",
+    quality: str | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Cost against quality at several sizes; see `inn_core.exporting.curve.curve`."""
-    arrays = None if data is None else _arrays(data, "data")
-    if data is not None and arrays is None:
+    """Cost against quality at several sizes; see `inn_core.exporting.curve.curve`, and `export` for the quality."""
+    if data is not None and not isinstance(data, Mapping):
         raise InvalidTypeError("data", data, "arrays by input name, with 'labels' where accuracy is wanted")
+    if params is not None and (isinstance(params, str) or not isinstance(params, Sequence | np.ndarray)):
+        raise InvalidTypeError("params", params, "a list of parameter counts, such as [60_000, 170_000]")
+    checkpoint = _checkpoint(network)
     return curves.curve(
-        _checkpoint(network), data=arrays, params=params, quality=quality, device=device, progress=progress
+        checkpoint,
+        data=None if data is None else _arrays(data, "data"),
+        params=None if params is None else [_whole(count) for count in params],
+        quality=quality or _best_quality(network, checkpoint),
+        device=device,
+        progress=progress,
     )
 
 
@@ -195,11 +198,17 @@ def train(
     """
     if not isinstance(network, nn.Module):
         raise InvalidTypeError("network", network, "an IntegralNetwork, made with IntegralNetwork(checkpoint)")
+    if not callable(getattr(batches, "epoch", None)):
+        raise InvalidTypeError(
+            "batches",
+            batches,
+            "an object whose `epoch(number)` gives pairs (inputs, targets) and whose length counts them",
+        )
     options: dict[str, Any] = {} if progress is None else {"progress": progress}
     train_sizes_(
         network, batches, settings=settings or SizeTraining(), task_loss=task_loss, state_path=state_path, **options
     )
-    network.measure_()
+    unwrapped(network).measure_()
     return network
 
 
@@ -218,17 +227,29 @@ def _budget(budget: Budget | None, params: int | None, macs: int | None, size_by
         raise InvalidTypeError("budget", budget, "a Budget, such as Budget('params', 170_000), or params=170_000")
     given = [] if budget is None else [budget]
     values = {"params": params, "macs": macs, "bytes": size_bytes}
-    given += [Budget(unit, value) for unit, value in values.items() if value is not None]  # type: ignore[arg-type]
+    given += [Budget(unit, _whole(value)) for unit, value in values.items() if value is not None]  # type: ignore[arg-type]
     if len(given) != 1:
         raise InvalidBudgetError(f"give exactly one budget of params, macs and size_bytes; {len(given)} were given")
     return given[0]
 
 
-def _arrays(samples: Any, what: str) -> dict[str, Array] | None:
-    """Arrays by name, or None where the samples are one array."""
-    if isinstance(samples, Mapping):
-        return {str(name): _array(value, f"{what}['{name}']") for name, value in samples.items()}
-    return None
+def _whole(value: Any) -> Any:
+    """Any kind of whole number as an int; all else as it is, to be refused by name."""
+    return operator.index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else value
+
+
+def _best_quality(network: Network, checkpoint: Checkpoint) -> str:
+    return "trained" if isinstance(network, IntegralNetwork) else next(iter(checkpoint.qualities), "refined")
+
+
+def _path(path: Any, of: str) -> Path:
+    if not isinstance(path, str | Path):
+        raise InvalidTypeError("path", path, f"the path {of}")
+    return Path(path)
+
+
+def _arrays(samples: Mapping[Any, Any], what: str) -> dict[str, Array]:
+    return {str(name): _array(value, f"{what}['{name}']") for name, value in samples.items()}
 
 
 def _array(value: Any, what: str) -> Array:
@@ -241,9 +262,15 @@ def _array(value: Any, what: str) -> Array:
     )
 
 
-def _example(samples: Any) -> Any:
-    """Example inputs for the export of a module: the first rows of its samples, as float32 where they are numbers."""
-    arrays = _arrays(samples, "samples")
-    if arrays is None:
-        return torch.as_tensor(_array(samples, "samples")[:_EXAMPLES].copy())
-    return {name: torch.as_tensor(array[:_EXAMPLES].copy()) for name, array in arrays.items()}
+def _example(module: nn.Module, samples: Any) -> Any:
+    """Example inputs to export a module with: the first rows of its samples, with numbers in its own precision."""
+    weight = next((each for each in module.parameters() if each.is_floating_point()), torch.zeros(()))
+
+    def rows(array: Array) -> torch.Tensor:
+        tensor = torch.as_tensor(array[:_EXAMPLES].copy(), device=weight.device)
+        return tensor.to(weight.dtype) if tensor.is_floating_point() else tensor
+
+    if not isinstance(samples, Mapping):
+        return rows(_array(samples, "samples"))
+    taken = inspect.signature(module.forward).parameters  # labels, say, are no inputs
+    return {name: rows(array) for name, array in _arrays(samples, "samples").items() if name in taken}

@@ -28,7 +28,7 @@ def export_factory(reference: str) -> onnx.ModelProto:
 
 
 def export_module(module: torch.nn.Module, example: Any, *, name: str) -> onnx.ModelProto:
-    """The ONNX model of a torch module, with a free batch axis; the module is put into evaluation mode.
+    """The ONNX model of a torch module with a free batch axis, as it is in evaluation mode; it keeps its own mode.
 
     Args:
         module: to export.
@@ -45,6 +45,7 @@ def export_module(module: torch.nn.Module, example: Any, *, name: str) -> onnx.M
     shapes = [{0: batch} if isinstance(value, torch.Tensor) and value.ndim else None for value in tensors]
     names = list(keywords)
     dynamic: Any = dict(zip(names, shapes, strict=True)) if names and not arguments else tuple(shapes[: len(arguments)])
+    training = [part for part in module.modules() if part.training]
     module.eval()
     try:
         return _export(module, arguments, keywords, dynamic)
@@ -57,6 +58,9 @@ def export_module(module: torch.nn.Module, example: Any, *, name: str) -> onnx.M
             "export it yourself with torch.onnx.export and import the .onnx file",
             reference=reference,
         ) from error
+    finally:
+        for part in training:
+            part.training = True
 
 
 def _call(reference: str) -> tuple[torch.nn.Module, Any]:

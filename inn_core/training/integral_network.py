@@ -9,17 +9,18 @@ Source: Solodskikh et al., *Integral Neural Networks*, CVPR 2023.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.storage import load_checkpoint, save_checkpoint
-from inn_core.errors import InvalidBudgetError, InvalidInputError
+from inn_core.errors import InvalidBudgetError, InvalidInputError, InvalidTypeError
 from inn_core.graph.cost import Unit
 from inn_core.graph.program import Program
 from inn_core.graph.program_cache import SizedPrograms
@@ -59,6 +60,7 @@ class IntegralNetwork(nn.Module):
 
     Raises:
         StatisticsMissingError: `normalize`, but the checkpoint keeps neither statistics nor calibration samples.
+        InvalidTypeError: it is no checkpoint.
     """
 
     draws_taken: Tensor
@@ -74,6 +76,10 @@ class IntegralNetwork(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if not isinstance(checkpoint, Checkpoint):
+            raise InvalidTypeError(
+                "checkpoint", checkpoint, "a Checkpoint; IntegralNetwork.load(path) reads one from an .inn file"
+            )
         self.checkpoint = checkpoint
         self.sampler: Sampler = sampler or sampler_of(checkpoint)
         self._draws = SizeSampler(checkpoint, smallest=smallest, independent=independent, seed=seed)
@@ -90,11 +96,11 @@ class IntegralNetwork(nn.Module):
         """The network of an `.inn` file; see `load_checkpoint` and the class for errors and options."""
         return cls(load_checkpoint(path), **options)
 
-    def save(self, path: str | Path, *samples: Tensor | Array) -> str:
+    def save(self, path: str | Path, *samples: Tensor | Array | Mapping[str, Tensor | Array]) -> str:
         """Write the network as an `.inn` file that exports any size, and return its digest; see `to_checkpoint`."""
         return save_checkpoint(self.to_checkpoint(*samples), path)
 
-    def to_checkpoint(self, *samples: Tensor | Array) -> Checkpoint:
+    def to_checkpoint(self, *samples: Tensor | Array | Mapping[str, Tensor | Array]) -> Checkpoint:
         """The network as a checkpoint; measures the statistics of its sizes if the parameters changed.
 
         Args:
@@ -211,20 +217,35 @@ class IntegralNetwork(nn.Module):
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def measure_(self, *samples: Tensor | Array) -> SizeStatistics:
+    def measure_(self, *samples: Tensor | Array | Mapping[str, Tensor | Array]) -> SizeStatistics:
         """Measure the normalization statistics of every size, at knots along the size paths.
 
         Args:
-            samples: representative inputs in the order of the graph inputs, samples first; those of the checkpoint
-                when left out. A thousand of them decide where the knots lie, all of them what is measured there;
-                more than fit memory are thinned evenly.
+            samples: representative inputs in the order of the graph inputs or in one mapping by their names, samples
+                first; those of the checkpoint when left out. A thousand of them decide where the knots lie, all of them
+                what is measured there; more than fit memory are thinned evenly.
 
         Raises:
             StatisticsMissingError: there are no samples.
+            InvalidInputError, InvalidTypeError: they are not one tensor or array for each graph input.
         """
-        statistics = measure_statistics(self._sized(), self.smallest_sizes, [torch.as_tensor(each) for each in samples])
+        statistics = measure_statistics(self._sized(), self.smallest_sizes, self._in_order(samples))
         self._kept.keep_(statistics, self.parts)
         return statistics
+
+    def _in_order(self, samples: Sequence[Tensor | Array | Mapping[str, Tensor | Array]]) -> list[Tensor]:
+        """Samples as tensors, one for each graph input."""
+        inputs = self.program().inputs
+        first = samples[0] if len(samples) == 1 else None
+        if isinstance(first, Mapping):
+            missing = [name for name in inputs if name not in first]
+            if missing:
+                raise InvalidInputError(f"samples of input '{missing[0]}' are missing; found: {', '.join(first)}")
+            samples = [first[name] for name in inputs]
+        for each in samples:
+            if not isinstance(each, Tensor | np.ndarray):
+                raise InvalidTypeError("samples", each, f"one tensor or array for each of: {', '.join(inputs)}")
+        return [torch.as_tensor(each) for each in samples]
 
     def _sized(self) -> SampledSizes:
         return SampledSizes(self.checkpoint, self.sampler, self.parts, self._programs)

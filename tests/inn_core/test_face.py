@@ -35,14 +35,21 @@ def checkpoint() -> inn.Checkpoint:
     return inn.import_network(network(), SAMPLES)
 
 
-def test_the_page_runs_as_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_runs_as_it_is_written_and_prints_what_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
+    for block, shown in re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", PAGE, re.DOTALL):
         exec(compile(block, "docs/python.md", "exec"), names)
+        # Other releases of PyTorch draw other weights, which may get other sizes.
+        printed = capsys.readouterr().out
+        assert re.sub(r"\d+", "0", printed) == re.sub(r"\d+", "0", shown)
+    assert names["manifest"]["params"] <= 2_000
     listed = PAGE.split("Members of a manifest:")[1].split("\n\n")[0]
     assert set(re.findall(r"`(\w+)`", listed)) == set(names["manifest"])
     assert names["trained"]["quality"] == "trained"
+    assert names["trained"]["params"] <= 2_000
     assert {path.name for path in tmp_path.iterdir()} == {"half.onnx", "network.inn", "trained.onnx"}
     assert inn.load(tmp_path / "network.inn").name == "network"
 
@@ -123,6 +130,11 @@ def test_a_plan_is_exported_as_it_is(checkpoint: inn.Checkpoint, tmp_path: Path)
         (lambda c: inn.export(c, 80, "x.onnx"), "size is of type int; give a Plan, or a Budget"),
         (lambda c: inn.curve(c, SAMPLES), "data is of type ndarray; give arrays by input name"),
         (lambda c: inn.train(c, []), "network is of type Checkpoint; give an IntegralNetwork"),
+        (lambda c: inn.train(inn.IntegralNetwork(c), [1]), "batches is of type list; give an object whose `epoch"),
+        (lambda c: inn.curve(c, params=80), "params is of type int; give a list of parameter counts"),
+        (lambda c: inn.export(c, inn.plan(c, params=80), None), "path is of type NoneType; give the path of the ONNX"),
+        (lambda c: inn.save(c, 3), "path is of type int; give the path of the .inn file to write"),
+        (lambda c: inn.IntegralNetwork("n.inn"), r"checkpoint is of type str; give .*IntegralNetwork.load\(path\)"),
     ],
 )
 def test_a_wrong_type_is_an_error_of_ours_with_a_way_out(call: Any, says: str, checkpoint: inn.Checkpoint) -> None:
@@ -130,6 +142,46 @@ def test_a_wrong_type_is_an_error_of_ours_with_a_way_out(call: Any, says: str, c
         call(checkpoint)
     assert caught.value.code == "invalid-type"
     assert isinstance(caught.value, TypeError)
+
+
+class Sum(nn.Module):
+    """Two inputs by name; in training mode its dropout is at work."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.drop, self.head = nn.Linear(4, 8), nn.Linear(3, 8), nn.Dropout(), nn.Linear(8, 2)
+
+    def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """Logits, shape `(batch, 2)`."""
+        logits: torch.Tensor = self.head(torch.relu(self.drop(self.left(first) + self.right(second))))
+        return logits
+
+
+def test_a_module_takes_samples_by_argument_in_any_precision_and_stays_in_its_mode(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    samples = {"first": random.standard_normal((16, 4)), "second": torch.rand(16, 3), "labels": np.zeros(16, np.int64)}
+    module = Sum().train()
+    module.head.eval()
+    checkpoint = inn.import_network(module, samples)
+    assert [part.training for part in (module, module.drop, module.head)] == [True, True, False]
+    manifest = inn.export(checkpoint, inn.plan(checkpoint, params=np.int64(60)), tmp_path / "a.onnx")
+    assert [tensor["name"] for tensor in manifest["inputs"]] == ["first", "second"]
+    assert manifest["params"] <= 60
+
+
+def test_samples_are_measured_in_order_or_by_name_and_nothing_else(checkpoint: inn.Checkpoint) -> None:
+    network = inn.IntegralNetwork(checkpoint)
+    (name,) = network.program().inputs
+    sizes = network.plan(params=80).sizes
+    outputs = []
+    for samples in (SAMPLES, {name: torch.from_numpy(SAMPLES)}):
+        network.measure_(samples)
+        outputs.append(network.eval()(torch.from_numpy(SAMPLES), sizes=sizes))
+    assert torch.equal(*outputs)
+    with pytest.raises(inn.InnError, match=f"samples of input '{name}' are missing; found: image"):
+        network.measure_({"image": SAMPLES})
+    with pytest.raises(inn.InnError, match="samples is of type str; give one tensor or array for each of: "):
+        network.measure_("samples")  # type: ignore[arg-type]
 
 
 def test_exactly_one_budget_is_taken(checkpoint: inn.Checkpoint) -> None:
