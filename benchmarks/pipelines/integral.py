@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from benchmarks.pipelines.data import Part
 from benchmarks.pipelines.run import Run
+from benchmarks.rivals.fine_tune import endless_batches
 from benchmarks.rivals.folding import uniform_sizes
 from benchmarks.rows import Json
 from inn_core.checkpoint.checkpoint import Checkpoint
@@ -37,7 +38,6 @@ from inn_core.training.partition_tuning import STEPS, tune_partitions_
 from inn_core.training.recipes.classifier import Schedule, augmented_batches, lay_out_, to_pixels
 from inn_core.training.settings import SizeTraining
 from inn_core.training.state import seconds_taken
-from models.recipes.fine_tune import endless_batches
 
 FROM_DISCRETE = "integral from discrete"
 FROM_SCRATCH = "integral from scratch"

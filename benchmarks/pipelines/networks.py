@@ -9,13 +9,14 @@ from pathlib import Path
 
 from torch import nn
 
+from benchmarks.networks import nin, vgg
 from benchmarks.rivals.slimmable import Maker
 from benchmarks.rivals.uniform import Widths
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.graph.analysis.source import read_onnx
 from inn_core.graph.analysis.template import make_template
 from inn_core.training.recipes.fashion_mnist import IMAGE_SIZE
-from models import fashion_resnet, nin, vgg
+from models import fashion_resnet
 from models.recipes.fashion_resnet import write_onnx
 
 

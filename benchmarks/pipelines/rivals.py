@@ -15,6 +15,7 @@ from torch import nn
 from benchmarks.pipelines.run import Run
 from benchmarks.rivals import folding, torch_pruning
 from benchmarks.rivals.channels import ordered_by_norm
+from benchmarks.rivals.fine_tune import LADDER, fine_tune_to
 from benchmarks.rivals.slimmable import slim, train_slimmable_, widths_within
 from benchmarks.rivals.torch_pruning import Pruned, Setting
 from benchmarks.rows import Json
@@ -22,7 +23,6 @@ from inn_core.graph.cost import CostModel
 from inn_core.training.recipes.classifier import Schedule, accuracy
 from inn_core.training.state import seconds_taken
 from models.files import write_weights
-from models.recipes.fine_tune import LADDER, fine_tune_to
 
 FOLDING = "folding"
 SLIMMABLE = "slimmable"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.accuracy_report import best_rows, tables
+from benchmarks.accuracy.report import best_rows, tables
 from benchmarks.rivals.torch_pruning import count_macs, exported_parameters, reestimate_statistics
 
 

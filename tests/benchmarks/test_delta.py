@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from benchmarks.delta_report import report, savings
-from benchmarks.delta_tensors import compare
+from benchmarks.delta.report import report, savings
+from benchmarks.delta.tensors import compare
 from inn_core.checkpoint.storage import load_checkpoint
 from inn_core.exporting.export import export_artifact
 from inn_core.planning.plan import Budget

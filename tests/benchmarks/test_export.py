@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import export
-from benchmarks.export_process import busiest, count_work_, peak_memory_bytes, seconds_by_part
-from benchmarks.export_report import report
+from benchmarks.export import __main__ as export
+from benchmarks.export.process import busiest, count_work_, peak_memory_bytes, seconds_by_part
+from benchmarks.export.report import report
 from benchmarks.networks import resnet50
 from inn_core.fitting.least_squares import NormalEquations
 

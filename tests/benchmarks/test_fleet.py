@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks import fleet, fleet_report
-from benchmarks.fleet_download import download_costs
-from benchmarks.light_client import LightClient, Traffic
-from benchmarks.process_usage import child_with, usage_of
+from benchmarks.fleet import __main__ as fleet
+from benchmarks.fleet import report as fleet_report
+from benchmarks.fleet.download import download_costs
+from benchmarks.serving.light_client import LightClient, Traffic
+from benchmarks.serving.process_usage import child_with, usage_of
 from tests.service.hub.live_hub import live_hub
 
 N_NODES = 5
@@ -102,7 +103,7 @@ sys.stdin.read()"""
 def test_sendfile_sends_the_file_again_and_again(tmp_path: Path) -> None:
     content = os.urandom(3_000_001)
     (tmp_path / "file").write_bytes(content)
-    command = [sys.executable, "-m", "benchmarks.sendfile_server", str(tmp_path / "file")]
+    command = [sys.executable, "-m", "benchmarks.serving.sendfile_server", str(tmp_path / "file")]
 
     async def fetch(address: str) -> tuple[list[bytes], Traffic]:
         traffic, got = Traffic(), []

@@ -18,13 +18,13 @@ from benchmarks.pipelines import integral, rivals, run
 from benchmarks.pipelines.__main__ import main
 from benchmarks.pipelines.data import quick
 from benchmarks.pipelines.run import Options, Run
+from benchmarks.rivals import fine_tune
 from benchmarks.rivals.torch_pruning import Pruned, exported_parameters
 from benchmarks.rows import Rows
 from inn_core.progress import Progress
 from inn_core.training import state as training_state
 from inn_core.training.recipes import classifier
 from inn_core.training.recipes.classifier import augmented_batches
-from models.recipes import fine_tune
 
 Row = dict[str, Any]
 
