@@ -23,7 +23,7 @@ from inn_core.files import written_aside
 from inn_core.integral.kernel_sampler import KernelSampler
 from inn_core.sized.codec import kernel_sampler
 from inn_core.training.integral_network import IntegralNetwork
-from inn_core.training.recipes.classifier import lay_out_
+from inn_core.training.recipes.images import lay_out_
 from models.layers import PointwiseConv2d
 
 CHECKPOINT = Path("models/checkpoints/fashion_resnet_imported.inn")

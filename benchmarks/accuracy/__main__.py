@@ -30,9 +30,10 @@ from inn_core.exporting.curve import curve
 from inn_core.files import file_digest, written_aside
 from inn_core.planning.plan import feasible_range
 from inn_core.progress import Progress
-from inn_core.training.recipes.classifier import accuracy, to_pixels
 from inn_core.training.recipes.fashion_mnist import DEFAULT_FOLDER, fashion_mnist
+from inn_core.training.recipes.images import to_pixels
 from models.fashion_resnet import WEIGHTS, factory
+from models.recipes.classifier import accuracy
 from models.recipes.fashion_resnet import pick_calibration
 
 SHARES = (0.81, 0.64, 0.49, 0.36, 0.25, 0.12, 0.064)

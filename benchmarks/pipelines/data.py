@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inn_core.training.recipes.classifier import ByteArray, to_pixels
 from inn_core.training.recipes.fashion_mnist import CLASS_NAMES, IMAGE_SIZE, fashion_mnist
+from inn_core.training.recipes.images import ByteArray, to_pixels
 
 HELD_OUT = 5000
 CALIBRATION = 1000

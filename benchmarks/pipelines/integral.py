@@ -22,7 +22,6 @@ from torch.nn import functional
 
 from benchmarks.pipelines.data import Part
 from benchmarks.pipelines.run import Run
-from benchmarks.rivals.fine_tune import endless_batches
 from benchmarks.rivals.folding import uniform_sizes
 from benchmarks.rows import Json
 from inn_core.checkpoint.checkpoint import Checkpoint
@@ -35,9 +34,10 @@ from inn_core.sized.batch_norm import Moments
 from inn_core.training.integral_network import IntegralNetwork
 from inn_core.training.loop import Batch, Batches, train_sizes_
 from inn_core.training.partition_tuning import STEPS, tune_partitions_
-from inn_core.training.recipes.classifier import Schedule, augmented_batches, lay_out_, to_pixels
+from inn_core.training.recipes.images import Schedule, augmented_batches, lay_out_, to_pixels
 from inn_core.training.settings import SizeTraining
 from inn_core.training.state import seconds_taken
+from models.recipes.classifier import endless_batches
 
 FROM_DISCRETE = "integral from discrete"
 FROM_SCRATCH = "integral from scratch"

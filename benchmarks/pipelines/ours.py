@@ -30,8 +30,8 @@ from inn_core.exporting.export import export_artifact
 from inn_core.files import file_digest, written_aside
 from inn_core.importing.pipeline import import_network
 from inn_core.planning.plan import Budget, feasible_range
-from inn_core.training.recipes.classifier import to_pixels
 from inn_core.training.recipes.fashion_resnet import recipe_from
+from inn_core.training.recipes.images import to_pixels
 from inn_core.training.recipes.run import run_recipe
 from models.recipes.fashion_resnet import write_onnx
 

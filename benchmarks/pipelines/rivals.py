@@ -20,9 +20,10 @@ from benchmarks.rivals.slimmable import slim, train_slimmable_, widths_within
 from benchmarks.rivals.torch_pruning import Pruned, Setting
 from benchmarks.rows import Json
 from inn_core.graph.cost import CostModel
-from inn_core.training.recipes.classifier import Schedule, accuracy
+from inn_core.training.recipes.images import Schedule
 from inn_core.training.state import seconds_taken
 from models.files import write_weights
+from models.recipes.classifier import accuracy
 
 FOLDING = "folding"
 SLIMMABLE = "slimmable"

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from benchmarks.pipelines.data import Data, Part
 from benchmarks.pipelines.networks import NETWORKS, Network, bare_checkpoint
-from benchmarks.rivals.fine_tune import FINE_TUNING, train_steps_
+from benchmarks.rivals.fine_tune import FINE_TUNING
 from benchmarks.rivals.slimmable import Maker
 from benchmarks.rivals.torch_pruning import count_macs, exported_parameters, reestimate_statistics
 from benchmarks.rivals.uniform import Widths
@@ -29,8 +29,9 @@ from benchmarks.rows import Json, Rows
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.files import file_digest
 from inn_core.progress import Progress, no_progress
-from inn_core.training.recipes.classifier import Schedule, accuracy, to_pixels, train_classifier_
+from inn_core.training.recipes.images import Schedule, to_pixels
 from models.files import write_weights
+from models.recipes.classifier import accuracy, train_classifier_, train_steps_
 
 AVERAGE = "average_share"
 """In the key of a row whose training averaged its weights; without it, the last step was kept."""

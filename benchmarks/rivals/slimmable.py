@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from benchmarks.rivals.fine_tune import Backward, train_steps_
 from benchmarks.rivals.torch_pruning import exported_parameters
 from benchmarks.rivals.uniform import Widths, scaled_widths, uniform_widths
 from inn_core.progress import Progress, no_progress
-from inn_core.training.recipes.classifier import ByteArray, Schedule
+from inn_core.training.recipes.images import ByteArray, Schedule
+from models.recipes.classifier import Backward, train_steps_
 
 RANDOM_WIDTHS = 2
 """Widths beside the full and the smallest one in every step, as in the paper."""

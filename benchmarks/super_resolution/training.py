@@ -19,7 +19,7 @@ from torch.nn import functional
 from benchmarks.super_resolution.photographs import halved
 from benchmarks.super_resolution.upscaling import SCALE, to_pixels
 from inn_core.progress import Progress, no_progress
-from inn_core.training.recipes.classifier import lay_out_
+from inn_core.training.recipes.images import lay_out_
 from inn_core.training.state import RunState
 
 ByteArray = NDArray[np.uint8]

@@ -28,10 +28,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import nn
 
-from inn_core.training.recipes.classifier import Schedule, accuracy, is_bfloat16_faster, to_pixels, train_classifier_
 from inn_core.training.recipes.fashion_mnist import DEFAULT_FOLDER, fashion_mnist
+from inn_core.training.recipes.images import Schedule, is_bfloat16_faster, to_pixels
 from models.fashion_resnet import FashionResNet
 from models.files import write_arrays, write_graph, write_weights
+from models.recipes.classifier import accuracy, train_classifier_
 from models.recipes.command import import_written, reported
 
 CALIBRATION_IMAGES = 1024

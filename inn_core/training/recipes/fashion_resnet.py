@@ -19,8 +19,8 @@ from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.storage import load_checkpoint
 from inn_core.fitting.runtime import spread
 from inn_core.training.loop import Batch
-from inn_core.training.recipes.classifier import ByteArray, Schedule, augmented_batches, to_pixels
 from inn_core.training.recipes.fashion_mnist import DEFAULT_FOLDER, fashion_mnist
+from inn_core.training.recipes.images import ByteArray, Schedule, augmented_batches, to_pixels
 from inn_core.training.recipes.recipe import STATISTICS_SAMPLES, Recipe
 from inn_core.training.recipes.shipped import shipped_file
 from inn_core.training.settings import SizeTraining

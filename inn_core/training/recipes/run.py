@@ -20,7 +20,7 @@ from inn_core.errors import InvalidTrainingError
 from inn_core.progress import Progress, no_progress
 from inn_core.training.integral_network import IntegralNetwork
 from inn_core.training.loop import Batch, Batches, train_sizes_
-from inn_core.training.recipes.classifier import is_bfloat16_faster
+from inn_core.training.recipes.images import is_bfloat16_faster
 from inn_core.training.recipes.recipe import Recipe
 from inn_core.training.settings import SizeTraining
 from inn_core.training.state import Finished, peek_state

@@ -18,13 +18,12 @@ from benchmarks.pipelines import integral, rivals, run
 from benchmarks.pipelines.__main__ import main
 from benchmarks.pipelines.data import quick
 from benchmarks.pipelines.run import Options, Run
-from benchmarks.rivals import fine_tune
 from benchmarks.rivals.torch_pruning import Pruned, exported_parameters
 from benchmarks.rows import Rows
 from inn_core.progress import Progress
 from inn_core.training import state as training_state
-from inn_core.training.recipes import classifier
-from inn_core.training.recipes.classifier import augmented_batches
+from inn_core.training.recipes.images import augmented_batches
+from models.recipes import classifier
 
 Row = dict[str, Any]
 
@@ -84,7 +83,7 @@ def test_kernels_learn_from_the_same_batches_as_the_discrete_network(
             batches.append(pixels.numpy().tobytes())
             yield pixels, labels
 
-    for module in (classifier, fine_tune, integral):
+    for module in (classifier, integral):
         monkeypatch.setattr(module, "augmented_batches", watched)
     main(["--part", "A", "--steps", "4", "--epochs", "2", *arguments])
     # 300 images in batches of 128: two epochs of three, or four steps in two epochs

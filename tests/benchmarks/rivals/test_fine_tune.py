@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.rivals.fine_tune import endless_batches, fine_tune_to, train_steps_
+from benchmarks.rivals.fine_tune import fine_tune_to
 from inn_core.errors import TrainingStateError
 from inn_core.training import state as training_state
-from inn_core.training.recipes.classifier import Schedule, accuracy, augmented_batches
+from inn_core.training.recipes.images import Schedule, augmented_batches
+from models.recipes.classifier import accuracy, endless_batches, train_steps_
 
 SCHEDULE = Schedule(seed=3, batch_images=16, peak_rate=0.2)
 CPU = torch.device("cpu")

@@ -14,8 +14,9 @@ from benchmarks.pipelines.data import quick
 from benchmarks.rivals.slimmable import slim, train_slimmable_, widths_within
 from benchmarks.rivals.torch_pruning import exported_parameters, reestimate_statistics
 from inn_core.training import state as training_state
-from inn_core.training.recipes.classifier import Schedule, accuracy
+from inn_core.training.recipes.images import Schedule
 from models.fashion_resnet import FashionResNet
+from models.recipes.classifier import accuracy
 from tests.benchmarks.conftest import SMALL_WIDTHS
 
 NARROW = (5, 3, 7)
