@@ -94,7 +94,6 @@ class SqliteCatalogue:
     # Builds and exports
 
     def work(self, key: str) -> FinishedWork | None:
-        """What was made under a build key or a curve's key."""
         builds = self._read(
             "SELECT manifest, coalesce(members, '{}'), builds.created FROM builds LEFT JOIN exports USING (build_key) "
             "WHERE build_key = ? ORDER BY exports.created LIMIT 1",

@@ -149,6 +149,10 @@ def test_catalogue_of_the_first_version_is_usable(tmp_path: Path) -> None:
     curve = opened.curve(before["curves"][0]["curve_key"])
     assert curve is not None
     assert [point["params"] for point in curve["points"]] == [59975, 169962]
+    for key in (before["builds"][0]["build_key"], before["curves"][0]["curve_key"]):
+        work = opened.work(key)
+        assert work is not None
+        assert work.model == "fashion_resnet"
 
     opened.artifact_added(f"sha256:{'a' * 64}", 5)
     opened.delete_curves(model.digest)
