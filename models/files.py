@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import io
-import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from inn_core.files import written_aside
-
-OPSET = 18
+from inn_core.importing.torch_export import export_quietly
 
 
 def write_file(data: bytes, path: Path) -> None:
@@ -51,25 +47,7 @@ def write_graph(
         input_name, output_name: names in the graph.
         free: axes of the input that may have any size, `position -> torch.export.Dim`.
     """
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns of every package that it would also know and that is not installed
-    try:
-        with warnings.catch_warnings():
-            # torch's exporter calls functions that torch itself deprecates
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
-            program = torch.onnx.export(
-                module,
-                (example,),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=[input_name],
-                output_names=[output_name],
-                dynamic_shapes=(free,),
-                verbose=False,
-            )
-    finally:
-        logger.setLevel(level)
-    assert program is not None
-    write_file(program.model_proto.SerializeToString(), path)
+    model = export_quietly(
+        module, (example,), input_names=[input_name], output_names=[output_name], dynamic_shapes=(free,)
+    )
+    write_file(model.SerializeToString(), path)

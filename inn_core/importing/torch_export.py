@@ -48,7 +48,7 @@ def export_module(module: torch.nn.Module, example: Any, *, name: str) -> onnx.M
     training = [part for part in module.modules() if part.training]
     module.eval()
     try:
-        return _export(module, arguments, keywords, dynamic)
+        return export_quietly(module, arguments, kwargs=keywords or None, dynamic_shapes=dynamic)
     except ImportError:
         raise
     except Exception as error:  # the exporter raises many kinds; all mean that it cannot export this module
@@ -86,25 +86,15 @@ def _example(reference: str, example: Any) -> tuple[tuple[Any, ...], dict[str, A
     )
 
 
-def _export(
-    module: torch.nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], dynamic: Any
-) -> onnx.ModelProto:
-    """Export quietly: what the exporter prints and logs is not for the user of an import."""
+def export_quietly(module: torch.nn.Module, arguments: tuple[Any, ...], **options: Any) -> onnx.ModelProto:
+    """Call `torch.onnx.export` and keep to itself what it prints, logs and warns of, which is not for our users."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         with redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                module,
-                arguments,
-                kwargs=keywords or None,
-                dynamo=True,
-                dynamic_shapes=dynamic,
-                opset_version=OPSET,
-                verbose=False,
-            )
+            program = torch.onnx.export(module, arguments, dynamo=True, opset_version=OPSET, verbose=False, **options)
     finally:
         logger.setLevel(level)
     if program is None:
