@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from inn_core.files import written_aside
+from benchmarks.output import write_text
 
 Json = dict[str, Any]
 
@@ -54,8 +54,7 @@ class Rows:
                 return again
             rows = [*self.all(), {"key": dict(key), "found": found, "environment": self._environment}]
             text = json.dumps({"rows": rows}, indent=1) + "\n"
-            with written_aside(self._path) as writer:
-                writer.write(text.encode())
+            write_text(self._path, text)
         return found
 
     @contextmanager

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inn_core.files import written_aside
+from benchmarks.output import write_text
 from inn_core.integral.kernel_sampler import KernelSampler
 from inn_core.sized.codec import kernel_sampler
 from inn_core.training.integral_network import IntegralNetwork
@@ -104,8 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(lines[-1], flush=True)
     text = "\n".join(lines) + "\n"
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(options.output) as writer:
-        writer.write(text.encode())
+    write_text(options.output, text)
     return 0
 
 

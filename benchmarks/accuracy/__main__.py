@@ -24,12 +24,12 @@ import numpy as np
 import torch
 
 from benchmarks.accuracy.report import draw, tables
+from benchmarks.output import say, sayer, write_text
 from benchmarks.rivals import torch_pruning as rival
 from inn_core.checkpoint.storage import load_checkpoint
 from inn_core.exporting.curve import curve
-from inn_core.files import file_digest, written_aside
+from inn_core.files import file_digest
 from inn_core.planning.plan import feasible_range
-from inn_core.progress import Progress
 from inn_core.training.recipes.fashion_mnist import DEFAULT_FOLDER, fashion_mnist
 from inn_core.training.recipes.images import to_pixels
 from models.fashion_resnet import WEIGHTS, factory
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _save(options.output, results)
     _check_same_network(results)
     report = tables(results, SHARES)
-    _write(options.output.with_suffix(".md"), report)
+    write_text(options.output.with_suffix(".md"), report)
     draw(results, options.output.with_suffix(".png"))
     print(report)
     return 0
@@ -84,7 +84,7 @@ def measure_ours(checkpoint: Path, data: Path) -> dict[str, Any]:
             data=evaluation,
             params=targets,
             quality=quality,
-            progress=_sayer(quality),
+            progress=sayer(quality),
         )
         results["full"] = measured["full"]
         results[quality] = measured["points"]
@@ -130,7 +130,7 @@ def measure_rival(data: Path, known: Mapping[str, list[Row]]) -> Iterator[dict[s
                     "accuracy_reestimated": accuracy(rival.reestimate_statistics(pruned.module, images), *test),
                 }
             )
-            _say(f"{setting.name} at {100 * share:g} %: {100 * rows[-1]['accuracy_reestimated']:.1f} %")
+            say(f"{setting.name} at {100 * share:g} %: {100 * rows[-1]['accuracy_reestimated']:.1f} %")
         settings[setting.name] = rows
         yield {"full": full, "settings": settings}
 
@@ -142,21 +142,8 @@ def _check_same_network(results: dict[str, Any]) -> None:
         raise SystemExit(f"the halves measured different networks ({counts} parameters): run --part all")
 
 
-def _sayer(quality: str) -> Progress:
-    return lambda stage, share: _say(f"{quality}: {stage} ({100 * share:.0f} %)")
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
-
-
 def _save(path: Path, results: dict[str, Any]) -> None:
-    _write(path, json.dumps(results, indent=1, sort_keys=True) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    with written_aside(path) as writer:
-        writer.write(text.encode())
+    write_text(path, json.dumps(results, indent=1, sort_keys=True) + "\n")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.output import table
+
 Results = dict[str, Any]
 
 OURS = {"refined": "refined (default)", "instant": "instant"}
@@ -29,15 +31,15 @@ def tables(results: Results, shares: Sequence[float]) -> str:
         "",
     ]
     series = _series(results)
-    lines += ["## Accuracy", "", *_table(head, [[name, *(_percent(row) for row in rows)] for name, rows in series])]
+    lines += ["## Accuracy", "", *table(head, [[name, *(_percent(row) for row in rows)] for name, rows in series])]
     lost = [[name, *(f"{100 * (full['accuracy'] - row['accuracy']):.2f}" for row in rows)] for name, rows in series]
-    lines += ["", "## Points lost against the full network", "", *_table(head, lost)]
+    lines += ["", "## Points lost against the full network", "", *table(head, lost)]
     cost = []
     for name, rows in series:
         cost.append([f"{name}: % of parameters", *(f"{100 * row['params'] / full['params']:.2f}" for row in rows)])
         cost.append([f"{name}: M multiply-accumulates", *(f"{row['macs'] / 1e6:.2f}" for row in rows)])
         cost.append([f"{name}: seconds per size", *(f"{row['seconds']:.2f}" for row in rows)])
-    lines += ["", "## What each size is and costs", "", *_table(head, cost)]
+    lines += ["", "## What each size is and costs", "", *table(head, cost)]
     if "rival" in results:
         lines += ["", *_rival_details(results["rival"], head)]
     lines += ["", *_notes(results)]
@@ -102,7 +104,7 @@ def _rival_details(rival: Results, head: list[str]) -> list[str]:
         "As it comes → BatchNorm statistics re-estimated on the calibration images. A star: the setting reaches no",
         "size in (0.99 T, T]; the largest below is taken.",
         "",
-        *_table(head, rows),
+        *table(head, rows),
     ]
 
 
@@ -131,10 +133,3 @@ def _where(part: Results) -> str:
 
 def _percent(row: Results) -> str:
     return f"{100 * row['accuracy']:.2f}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cells) + " |"
-
-    return [line(head), line(["---"] * len(head)), *(line(row) for row in rows)]

@@ -25,11 +25,11 @@ from typing import Any
 
 from benchmarks.delta.report import report
 from benchmarks.delta.tensors import compare
+from benchmarks.output import say, write_text
 from benchmarks.rows import Rows
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.storage import load_checkpoint
 from inn_core.exporting.export import export_artifact
-from inn_core.files import written_aside
 from inn_core.planning.plan import Budget, feasible_range
 
 try:
@@ -62,12 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if quality in network.qualities:
                 for pair in PAIRS:
                     key = {"network": network.name, "checkpoint": path.stem, "quality": quality, "pair": list(pair)}
-                    _say(f"{path.stem}: {quality}, {pair[0]:.0%} to {pair[1]:.0%}")
+                    say(f"{path.stem}: {quality}, {pair[0]:.0%} to {pair[1]:.0%}")
                     rows.measured(key, partial(measure, network, quality, pair, options.work / path.stem))
     text = report(rows.all())
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(options.output) as writer:
-        writer.write(text.encode())
+    write_text(options.output, text)
     print(text)
     return 0
 
@@ -114,8 +113,7 @@ def artifact(checkpoint: Checkpoint, quality: str, share: float, folder: Path) -
         made = export_artifact(
             checkpoint, budget, quality=quality, path=path, checkpoint_digest=NO_DIGEST, device="cpu", verify=False
         )
-        with written_aside(noted) as writer:
-            writer.write(json.dumps(made).encode())
+        write_text(noted, json.dumps(made))
     manifest: Json = json.loads(noted.read_text())
     return path, manifest
 
@@ -137,10 +135,6 @@ def _timed(make: Callable[[], bytes]) -> Json:
     began = time.perf_counter()
     made = make()
     return {"bytes": len(made), "seconds": time.perf_counter() - began}
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -38,10 +38,10 @@ import torch
 from benchmarks.export.process import busiest
 from benchmarks.export.report import report
 from benchmarks.networks import resnet50
+from benchmarks.output import say, sayer, write_text
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.storage import load_checkpoint, save_checkpoint
 from inn_core.exporting.export import export_artifact
-from inn_core.files import written_aside
 from inn_core.importing.pipeline import import_network
 from inn_core.planning.plan import Budget, choose_plan, feasible_range
 
@@ -89,8 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _keep(kept, results)
     text = report(results)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(options.output) as writer:
-        writer.write(text.encode())
+    write_text(options.output, text)
     print(text)
     return 0
 
@@ -98,18 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure_import(path: Path, *, images: int) -> Results:
     """Import the large network and write its checkpoint: seconds and load."""
     load = os.getloadavg()[0]
-    last = ""
-
-    def progress(stage: str, share: float) -> None:
-        nonlocal last
-        line = f"import: {stage} {share:.0%}"
-        if line != last:
-            _say(line)
-            last = line
-
     began = time.perf_counter()
     samples = {"image": resnet50.make_images(images)}
-    network = import_network(FACTORY, samples, name="resnet50", device="cpu", progress=progress)
+    network = import_network(FACTORY, samples, name="resnet50", device="cpu", progress=sayer("import"))
     seconds = time.perf_counter() - began
     save_checkpoint(network, path)
     return {"seconds": seconds, "images": images, "bytes": path.stat().st_size, "load": load}
@@ -121,13 +111,13 @@ def measure_instant(checkpoint: Path, folder: Path, *, threads: int, rounds: int
     network = load_checkpoint(checkpoint)
     full = feasible_range(network, "params")[1]
     half = half_network(full)
-    _say("warming up")
+    say("warming up")
     time_exporter(half, folder / "plain.onnx")
     sizes = {share: export_once(network, int(share * full), folder, verify=True) for share in SHARES}
     exporter: list[float] = []
     rows: dict[float, list[Results]] = {share: [] for share in SHARES}
     for number in range(rounds):
-        _say(f"round {number + 1} of {rounds}")
+        say(f"round {number + 1} of {rounds}")
         if number < EXPORTER_ROUNDS:
             exporter.append(time_exporter(half, folder / "plain.onnx"))
         for share in SHARES:
@@ -136,7 +126,7 @@ def measure_instant(checkpoint: Path, folder: Path, *, threads: int, rounds: int
             limit = time_writing(data, folder / "bytes.bin")
             checked = export_once(network, int(share * full), folder, verify=True)
             rows[share].append({"plain": plain, "verified": checked, "limit": limit})
-    _say("memory in a fresh process")
+    say("memory in a fresh process")
     memory = in_fresh_process(checkpoint, HALF, "instant", folder / "fresh.onnx", threads=threads)
     return {
         "load": [load, os.getloadavg()[0]],
@@ -246,7 +236,7 @@ def in_fresh_process(
 def measure_refined(checkpoint: Path, share: float, folder: Path, *, threads: int) -> Results:
     """One refined export in a fresh process, profiled, and the work that it cannot do without."""
     load = os.getloadavg()[0]
-    _say(f"refined at {share:.0%} of {checkpoint.name}")
+    say(f"refined at {share:.0%} of {checkpoint.name}")
     flags = ("--profile", "--verify")
     result = in_fresh_process(checkpoint, share, "refined", folder / "refined.onnx", threads=threads, flags=flags)
     network = load_checkpoint(checkpoint)
@@ -322,12 +312,7 @@ def machine(threads: int) -> Results:
 
 
 def _keep(path: Path, results: Results) -> None:
-    with written_aside(path) as writer:
-        writer.write(json.dumps(results, indent=1).encode())
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    write_text(path, json.dumps(results, indent=1))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.output import table
+
 Results = dict[str, Any]
 
 EXPORTER_RATIO, WRITING_RATIO, MEMORY_RATIO = 15, 4, 3
@@ -161,9 +163,3 @@ def _mega(size_bytes: float) -> str:
 
 def _milli(seconds: float) -> str:
     return f"{seconds * 1e3:.1f}"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(cells) + " |" for cells in lines]

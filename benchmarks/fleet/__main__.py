@@ -35,9 +35,9 @@ from benchmarks.fleet.cold_start import NODE, ColdNode, cold_starts, prepare
 from benchmarks.fleet.download import download_costs
 from benchmarks.fleet.nodes import LABEL, Change, SimulatedNode
 from benchmarks.fleet.report import report
+from benchmarks.output import write_text
 from benchmarks.serving.light_client import LightClient, Traffic
 from benchmarks.serving.process_usage import child_with, forget_peak, usage_of
-from inn_core.files import written_aside
 from scripts.hub_process import running_hub
 from service.terminal import note
 
@@ -295,8 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = report(found, command=command)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     for path, content in ((options.output, text), (options.output.with_suffix(".json"), json.dumps(found, indent=1))):
-        with written_aside(path) as writer:
-            writer.write((content.rstrip() + "\n").encode())
+        write_text(path, (content.rstrip() + "\n"))
     print(text)
     note(f"wrote {options.output}")
     return 0

@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.latency_budget.report import Row, report
+from benchmarks.output import say, write_text
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.storage import load_checkpoint
 from inn_core.exporting.export import export_artifact
-from inn_core.files import written_aside
 from inn_core.planning.plan import Budget, feasible_range
 from service.hub.fleet.sizing.curve import Measured, Size
 from service.hub.fleet.sizing.search import Decision, choose_ladder, corrected, target_for
@@ -109,7 +109,7 @@ class Bench:
 
 async def rows_of(bench: Bench, budgets: Sequence[float], *, batch: int, threads: int) -> list[Row]:
     """All budgets for one batch and thread count, on one ladder."""
-    _say(f"{threads} threads, batch {batch}: ladder")
+    say(f"{threads} threads, batch {batch}: ladder")
     began = time.perf_counter()
     ladder = [await bench.measure(target, batch=batch, threads=threads) for target in choose_ladder(bench.feasible)]
     seconds = time.perf_counter() - began
@@ -117,7 +117,7 @@ async def rows_of(bench: Bench, budgets: Sequence[float], *, batch: int, threads
     for limit in budgets:
         load = os.getloadavg()[0]
         decision, measured = await search(bench, limit, ladder, batch=batch, threads=threads)
-        _say(f"{threads} threads, batch {batch}, {limit:g} ms: {decision.kind} at {decision.target:,}")
+        say(f"{threads} threads, batch {batch}, {limit:g} ms: {decision.kind} at {decision.target:,}")
         row = Row(
             threads=threads,
             batch=batch,
@@ -193,14 +193,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cores=len(os.sched_getaffinity(0)),
     )
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(options.output) as writer:
-        writer.write(text.encode())
+    write_text(options.output, text)
     print(text)
     return 0
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:

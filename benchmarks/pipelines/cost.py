@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.pipelines.markdown import table
+from benchmarks.output import table
 from benchmarks.pipelines.rivals import GOAL_SETTING, PRUNING, PRUNING_TO_GOAL
 from benchmarks.pipelines.series import labelled
 from benchmarks.rows import Json

@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmarks.output import table
 from benchmarks.pipelines.baselines import ALONE, CONTINUED, DISCRETE
-from benchmarks.pipelines.markdown import table
 from benchmarks.pipelines.ours import INSTANT, REFINED, REFINED_OF_TRAINED, TRAINED
 from benchmarks.pipelines.rivals import FOLDING, PRUNING, SLIMMABLE, SLIMMABLE_SCRATCH
 from benchmarks.pipelines.series import RAW, REESTIMATED, WHOLE, Points, best_points, source_of

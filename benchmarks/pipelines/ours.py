@@ -20,6 +20,7 @@ import numpy as np
 import onnxruntime
 import torch
 
+from benchmarks.output import write_text
 from benchmarks.pipelines.data import Part
 from benchmarks.pipelines.run import AVERAGE, Run
 from benchmarks.rows import Json
@@ -27,7 +28,7 @@ from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.qualities import check_quality
 from inn_core.checkpoint.storage import load_checkpoint, save_checkpoint
 from inn_core.exporting.export import export_artifact
-from inn_core.files import file_digest, written_aside
+from inn_core.files import file_digest
 from inn_core.importing.pipeline import import_network
 from inn_core.planning.plan import Budget, feasible_range
 from inn_core.training.recipes.fashion_resnet import recipe_from
@@ -166,8 +167,7 @@ def imported(run: Run) -> Source:
                 progress=run.progress("import"),
             )
         save_checkpoint(network, path)
-        with written_aside(record) as writer:
-            writer.write(f"{time.perf_counter() - started:.3f}\n".encode())
+        write_text(record, f"{time.perf_counter() - started:.3f}\n")
     return Source(load_checkpoint(path), file_digest(path), float(record.read_text()), 0)
 
 

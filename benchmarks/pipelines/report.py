@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.output import table
 from benchmarks.pipelines.cost import cost_tables
 from benchmarks.pipelines.drawing import draw_headline, draw_partitions
 from benchmarks.pipelines.headline import CUT_METHODS, headline, headline_shares, headline_table, trained_for
-from benchmarks.pipelines.markdown import table
 from benchmarks.pipelines.rivals import FOLDING
 from benchmarks.pipelines.series import READINGS, REESTIMATED, WHOLE, Points, Series, all_series
 from benchmarks.rows import Json

@@ -29,10 +29,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime
 import torch
 
+from benchmarks.output import say, sayer, write_text
 from benchmarks.super_resolution import make_edsr as edsr
 from benchmarks.super_resolution import make_waifu2x as waifu2x
 from benchmarks.super_resolution.packages import FOLDERS
@@ -44,10 +44,9 @@ from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.storage import load_checkpoint, save_checkpoint
 from inn_core.errors import InnError
 from inn_core.exporting.export import export_artifact
-from inn_core.files import file_digest, written_aside
+from inn_core.files import file_digest
 from inn_core.importing.pipeline import import_network
 from inn_core.planning.plan import Budget, feasible_range
-from inn_core.progress import Progress
 
 SHARES = (0.75, 0.5, 0.25)
 QUALITIES = ("refined", "instant")
@@ -79,12 +78,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             environment = {"torch": torch.__version__, "cores": os.cpu_count(), "threads": options.threads}
             results.setdefault("networks", {})[name] = {**measured, "environment": environment}
-            _write(options.output, json.dumps(results, indent=1, sort_keys=True) + "\n")
+            write_text(options.output, json.dumps(results, indent=1, sort_keys=True) + "\n")
     except InnError as error:
         print(f"{error.code}: {error.message}", file=sys.stderr)
         return 1
     report = tables(results)
-    _write(options.output.with_suffix(".md"), report)
+    write_text(options.output.with_suffix(".md"), report)
     draw(results, options.output.with_suffix(".png"))
     print(report)
     return 0
@@ -125,7 +124,7 @@ def measure_sizes(
 
     def row(quality: str, target: int) -> Results:
         path = folder / f"{quality}-{target}.onnx"
-        _say(f"{checkpoint.name}: {quality} at {target:,} parameters")
+        say(f"{checkpoint.name}: {quality} at {target:,} parameters")
         started = time.perf_counter()
         manifest = export_artifact(
             checkpoint, Budget("params", target), quality=quality, path=path, checkpoint_digest=digest
@@ -161,7 +160,7 @@ def _checkpoint(name: str, options: argparse.Namespace) -> Path:
             raise SystemExit(1)
         return path
     samples = waifu2x.write_sources(folder, wallpapers=options.wallpapers, folders=options.packages)
-    network = import_network(folder / f"{name}.onnx", {INPUT: samples}, name=name, progress=_sayer(name))
+    network = import_network(folder / f"{name}.onnx", {INPUT: samples}, name=name, progress=sayer(name))
     save_checkpoint(network, path)
     return path
 
@@ -183,27 +182,6 @@ def _scores(expected: Mapping[str, ByteArray], found: Mapping[str, ByteArray]) -
         "psnr": {name: round(psnr(image, found[name]), 3) for name, image in expected.items()},
         "psnr_rgb": {name: round(psnr(image, found[name], luma=False), 3) for name, image in expected.items()},
     }
-
-
-def _sayer(name: str) -> Progress:
-    said: list[str] = []
-
-    def say(stage: str, share: float) -> None:
-        line = f"{name}: {stage} ({100 * np.floor(10 * share) / 10:.0f} %)"
-        if line not in said[-1:]:
-            said.append(line)
-            _say(line)
-
-    return say
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
-
-
-def _write(path: Path, text: str) -> None:
-    with written_aside(path) as writer:
-        writer.write(text.encode())
 
 
 def _parser() -> argparse.ArgumentParser:

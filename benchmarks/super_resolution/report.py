@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.output import table
 from inn_core.files import written_aside
 
 Results = dict[str, Any]
@@ -82,7 +83,7 @@ def _sizes(network: Results, bicubic: Mapping[str, float]) -> list[str]:
         "seconds",
     ]
     rows = [("full", full)] + [(quality, row) for quality in QUALITIES for row in network[quality]]
-    return _table(
+    return table(
         head,
         [
             [
@@ -106,7 +107,7 @@ def _by_photograph(network: Results, bicubic: Mapping[str, float]) -> list[str]:
     columns = [("bicubic", bicubic), ("full", full["psnr"])]
     columns += [(f"refined {100 * row['params'] / full['params']:.0f} %", row["psnr"]) for row in network["refined"]]
     rows = [[name, *(f"{scores[name]:.2f}" for _, scores in columns)] for name in bicubic]
-    return _table(["photograph", *(title for title, _ in columns)], rows)
+    return table(["photograph", *(title for title, _ in columns)], rows)
 
 
 def _conditions(network: Results) -> str:
@@ -115,10 +116,3 @@ def _conditions(network: Results) -> str:
         f"{network['calibration_samples']} calibration patches; seconds are the whole export with its verification. "
         f"torch {environment['torch']}, {environment['threads']} of {environment['cores']} cores."
     )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cells) + " |"
-
-    return [line(head), line(["---"] * len(head)), *(line(row) for row in rows)]
