@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.output import write_text
@@ -24,7 +24,7 @@ from inn_core.integral.kernel_sampler import KernelSampler
 from inn_core.sized.codec import kernel_sampler
 from inn_core.training.integral_network import IntegralNetwork
 from inn_core.training.recipes.images import lay_out_
-from models.layers import PointwiseConv2d
+from models.fashion_resnet import BasicBlock, FashionResNet
 
 CHECKPOINT = Path("models/checkpoints/fashion_resnet_imported.inn")
 RESULTS = Path("docs/results/training_step.md")
@@ -33,53 +33,18 @@ SAMPLING_TARGET = 0.10
 BATCH = 128
 
 
-class PlainBlock(nn.Module):
-    """The basic block of the demo network with any widths."""
-
-    def __init__(self, entry: int, inner: int, out: int, *, stride: int, has_shortcut: bool) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(entry, inner, 3, stride=stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(inner)
-        self.conv2 = nn.Conv2d(inner, out, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(out)
-        self.shortcut: nn.Module = nn.Identity()
-        if has_shortcut:
-            self.shortcut = nn.Sequential(PointwiseConv2d(entry, out, stride=stride), nn.BatchNorm2d(out))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape `(batch, entry, height, width)` to `(batch, out, height / stride, width / stride)`."""
-        inner = torch.relu(self.norm1(self.conv1(x)))
-        return torch.relu(self.norm2(self.conv2(inner)) + self.shortcut(x))
-
-
-class PlainNetwork(nn.Module):
-    """The demo network at the sizes of a plan.
-
-    Args:
-        sizes: of the groups of the checkpoint, in its order.
-    """
-
-    def __init__(self, sizes: Mapping[str, int]) -> None:
-        super().__init__()
-        stage = [sizes["stem"], sizes["blocks.2.conv2"], sizes["blocks.4.conv2"]]
-        self.stem = nn.Conv2d(1, stage[0], 3, stride=2, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(stage[0])
-        blocks = []
-        entry = stage[0]
-        for number in range(6):
-            out = stage[number // 2]
-            is_first = number in (2, 4)
-            inner = sizes[f"blocks.{number}.conv1"]
-            blocks.append(PlainBlock(entry, inner, out, stride=2 if is_first else 1, has_shortcut=is_first))
-            entry = out
-        self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Linear(entry, 10)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits of pixels."""
-        x = self.blocks(torch.relu(self.norm(self.stem(image))))
-        logits: Tensor = self.head(x.mean((2, 3)))
-        return logits
+def plain_network(sizes: Mapping[str, int]) -> FashionResNet:
+    """The demo network at the sizes of a plan, freshly initialised."""
+    network = FashionResNet(widths=[sizes[group] for group in ("stem", "blocks.2.conv2", "blocks.4.conv2")])
+    for number, block in enumerate(network.blocks):
+        assert isinstance(block, BasicBlock)
+        network.blocks[number] = BasicBlock(
+            block.conv1.in_channels,
+            block.conv2.out_channels,
+            int(block.conv1.stride[0]),
+            inner=sizes[f"blocks.{number}.conv1"],
+        )
+    return network
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,7 +80,7 @@ def _measure(checkpoint: Path, kind: str, *, bfloat16: bool, rounds: int) -> str
         network = IntegralNetwork(network.checkpoint, sampler=sampler)
     lay_out_(network.train(), torch.channels_last)
     sizes = [network.full_sizes, *network.sandwich()]
-    plain = [PlainNetwork(each).train() for each in sizes]
+    plain = [plain_network(each).train() for each in sizes]
     for module in plain:
         lay_out_(module, torch.channels_last)
     generator = torch.Generator().manual_seed(0)

@@ -26,13 +26,19 @@ WEIGHTS = Path(__file__).parent / "checkpoints" / "fashion_resnet.safetensors"
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; the shortcut is a 1x1 convolution where the shape changes."""
+    """Two 3x3 convolutions beside a shortcut; the shortcut is a 1x1 convolution where the shape changes.
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    Args:
+        in_channels, out_channels, stride: of the block.
+        inner: channels between the convolutions; as many as come out when left out.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, *, inner: int | None = None) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        inner = inner or out_channels
+        self.conv1 = nn.Conv2d(in_channels, inner, 3, stride=stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, out_channels, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(out_channels)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:

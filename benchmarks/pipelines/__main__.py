@@ -30,9 +30,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.networks.catalogue import NETWORKS
 from benchmarks.pipelines import baselines, data, integral, ours, rivals
 from benchmarks.pipelines.cost import goals
-from benchmarks.pipelines.networks import NETWORKS
 from benchmarks.pipelines.report import write_report
 from benchmarks.pipelines.run import SHARES, Options, Run
 from benchmarks.rows import Rows

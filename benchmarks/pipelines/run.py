@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from benchmarks.networks.catalogue import NETWORKS, Network, bare_checkpoint
 from benchmarks.pipelines.data import Data, Part
-from benchmarks.pipelines.networks import NETWORKS, Network, bare_checkpoint
 from benchmarks.rivals.fine_tune import FINE_TUNING
 from benchmarks.rivals.slimmable import Maker
 from benchmarks.rivals.torch_pruning import count_macs, exported_parameters, reestimate_statistics

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.pipelines import networks
-from benchmarks.pipelines.networks import bare_checkpoint
+from benchmarks.networks import catalogue as networks
+from benchmarks.networks.catalogue import bare_checkpoint
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.files import file_digest
 from models.fashion_resnet import FashionResNet

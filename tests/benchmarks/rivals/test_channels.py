@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.pipelines.networks import NETWORKS, bare_checkpoint
+from benchmarks.networks.catalogue import NETWORKS, bare_checkpoint
 from benchmarks.rivals.channels import ordered_by_norm
 from inn_core.checkpoint.checkpoint import Checkpoint
 from tests.benchmarks.conftest import lively

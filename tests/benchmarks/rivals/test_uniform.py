@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.pipelines.networks import NETWORKS
+from benchmarks.networks.catalogue import NETWORKS
 from benchmarks.pipelines.run import SHARES
 from benchmarks.rivals.slimmable import widths_within
 from benchmarks.rivals.torch_pruning import exported_parameters
