@@ -65,6 +65,8 @@ def import_network(
         InvalidTypeError: the source or the samples are of another type.
         InnError: see `inn_core.importing.pipeline.import_network`.
     """
+    if not isinstance(name, str):
+        raise InvalidTypeError("name", name, "a text")
     if isinstance(source, nn.Module):
         source = source, _example(source, samples)
     if isinstance(source, tuple):
@@ -97,7 +99,7 @@ def load(path: str | Path) -> Checkpoint:
 
 def save(network: Network, path: str | Path) -> str:
     """Write an `.inn` file, whole or not at all, and return its digest (`sha256:…`)."""
-    return save_checkpoint(_checkpoint(network), _path(path, "of the .inn file to write"))
+    return save_checkpoint(_checkpoint(network), _target(path, "of the .inn file to write"))
 
 
 def plan(
@@ -140,11 +142,17 @@ def export(
 
     Returns:
         The manifest; see `inn_core.exporting.export.export_artifact`.
+
+    Raises:
+        InvalidTypeError: an argument is of another type.
+        InnError: see `inn_core.exporting.export.export_artifact`. FileNotFoundError: there is no such folder.
     """
-    path = _path(path, "of the ONNX file to write")
+    path = _target(path, "of the ONNX file to write")
     checkpoint = _checkpoint(network)
     if not isinstance(size, Plan | Budget):
         raise InvalidTypeError("size", size, "a Plan, or a Budget such as Budget('params', 170_000)")
+    if threads is not None and not isinstance(threads, int):
+        raise InvalidTypeError("threads", threads, "a whole number, or None for as many as PyTorch is set to")
     return export_artifact(
         checkpoint,
         size,
@@ -246,6 +254,13 @@ def _path(path: Any, of: str) -> Path:
     if not isinstance(path, str | Path):
         raise InvalidTypeError("path", path, f"the path {of}")
     return Path(path)
+
+
+def _target(path: Any, of: str) -> Path:
+    target = _path(path, of)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"'{target}' lies in a folder that does not exist; make '{target.parent}' first")
+    return target
 
 
 def _arrays(samples: Mapping[Any, Any], what: str) -> dict[str, Array]:

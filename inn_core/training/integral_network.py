@@ -189,6 +189,9 @@ class IntegralNetwork(nn.Module):
         if len(inputs) != len(program.inputs):
             raise InvalidInputError(f"{len(inputs)} inputs were given; the graph reads {', '.join(program.inputs)}")
         feeds = dict(zip(program.inputs, inputs, strict=True))
+        for name, value in feeds.items():
+            if not isinstance(value, Tensor):
+                raise InvalidTypeError(f"input '{name}'", value, "a torch tensor, samples first")
         if self.training and self.parts.nodes:
             outputs = self._run_training(program, chosen, feeds)
         else:
@@ -315,6 +318,10 @@ class IntegralNetwork(nn.Module):
         return self.draws_taken.device
 
     def _checked(self, sizes: Sizes) -> Sizes:
+        if not isinstance(sizes, Mapping):
+            raise InvalidTypeError(
+                "sizes", sizes, "sizes by group, such as `network.sample_sizes()` or those of a plan"
+            )
         if sizes.keys() != self.full_sizes.keys():
             odd = sorted(sizes.keys() ^ self.full_sizes.keys())[0]
             raise InvalidInputError(f"sizes must name every group once; group '{odd}' is missing or unknown")

@@ -133,6 +133,13 @@ def test_a_plan_is_exported_as_it_is(checkpoint: inn.Checkpoint, tmp_path: Path)
         (lambda c: inn.train(inn.IntegralNetwork(c), [1]), "batches is of type list; give an object whose `epoch"),
         (lambda c: inn.curve(c, params=80), "params is of type int; give a list of parameter counts"),
         (lambda c: inn.export(c, inn.plan(c, params=80), None), "path is of type NoneType; give the path of the ONNX"),
+        (lambda c: inn.import_network(network(), SAMPLES, name=3), "name is of type int; give a text"),
+        (
+            lambda c: inn.export(c, inn.plan(c, params=80), "x.onnx", threads="2"),
+            "threads is of type str; give a whole",
+        ),
+        (lambda c: inn.IntegralNetwork(c)(SAMPLES), "input '.*' is of type ndarray; give a torch tensor"),
+        (lambda c: inn.IntegralNetwork(c).resize(sizes=inn.plan(c, params=80)), "sizes is of type Plan; give sizes by"),
         (lambda c: inn.save(c, 3), "path is of type int; give the path of the .inn file to write"),
         (lambda c: inn.IntegralNetwork("n.inn"), r"checkpoint is of type str; give .*IntegralNetwork.load\(path\)"),
     ],
@@ -182,6 +189,14 @@ def test_samples_are_measured_in_order_or_by_name_and_nothing_else(checkpoint: i
         network.measure_({"image": SAMPLES})
     with pytest.raises(inn.InnError, match="samples is of type str; give one tensor or array for each of: "):
         network.measure_("samples")  # type: ignore[arg-type]
+
+
+def test_a_folder_that_is_missing_is_named_before_anything_is_computed(
+    checkpoint: inn.Checkpoint, tmp_path: Path
+) -> None:
+    for write in (inn.save, lambda network, path: inn.export(network, inn.plan(network, params=80), path)):
+        with pytest.raises(FileNotFoundError, match=r"lies in a folder that does not exist; make '.*none' first"):
+            write(checkpoint, tmp_path / "none" / "file")
 
 
 def test_exactly_one_budget_is_taken(checkpoint: inn.Checkpoint) -> None:
