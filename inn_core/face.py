@@ -7,7 +7,6 @@ value of another type is refused here, by name, with what would be taken.
 from __future__ import annotations
 
 import inspect
-import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -116,9 +115,13 @@ def plan(
     Raises:
         InvalidBudgetError, BudgetUnreachableError: see `inn_core.planning.plan.choose_plan`.
     """
-    return choose_plan(
-        _checkpoint(network, measured=False), _budget(budget, params, macs, size_bytes), multiple_of=multiple_of
-    )
+    if budget is None:
+        budget = Budget.of(params=params, macs=macs, size_bytes=size_bytes)
+    elif not isinstance(budget, Budget):
+        raise InvalidTypeError("budget", budget, "a Budget, such as Budget('params', 170_000), or params=170_000")
+    elif (params, macs, size_bytes) != (None, None, None):
+        raise InvalidBudgetError("give a Budget or one of params, macs and size_bytes, not both")
+    return choose_plan(_checkpoint(network, measured=False), budget, multiple_of=multiple_of)
 
 
 def export(
@@ -183,7 +186,7 @@ def curve(
     return curves.curve(
         checkpoint,
         data=None if data is None else _arrays(data, "data"),
-        params=None if params is None else [_whole(count) for count in params],
+        params=None if params is None else [int(count) for count in params],
         quality=quality or _best_quality(network, checkpoint),
         device=device,
         progress=progress,
@@ -228,22 +231,6 @@ def _checkpoint(network: Network, *, measured: bool = True) -> Checkpoint:
     if isinstance(network, str | Path):
         return load_checkpoint(network)
     raise InvalidTypeError("network", network, "a Checkpoint, an IntegralNetwork, or the path of an .inn file")
-
-
-def _budget(budget: Budget | None, params: int | None, macs: int | None, size_bytes: int | None) -> Budget:
-    if budget is not None and not isinstance(budget, Budget):
-        raise InvalidTypeError("budget", budget, "a Budget, such as Budget('params', 170_000), or params=170_000")
-    given = [] if budget is None else [budget]
-    values = {"params": params, "macs": macs, "bytes": size_bytes}
-    given += [Budget(unit, _whole(value)) for unit, value in values.items() if value is not None]  # type: ignore[arg-type]
-    if len(given) != 1:
-        raise InvalidBudgetError(f"give exactly one budget of params, macs and size_bytes; {len(given)} were given")
-    return given[0]
-
-
-def _whole(value: Any) -> Any:
-    """Any kind of whole number as an int; all else as it is, to be refused by name."""
-    return operator.index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else value
 
 
 def _best_quality(network: Network, checkpoint: Checkpoint) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +47,17 @@ class Budget:
                 unit=self.unit,
                 value=self.value if isinstance(self.value, int | float | str) else repr(self.value),
             )
+
+    @classmethod
+    def of(cls, *, params: int | None = None, macs: int | None = None, size_bytes: int | None = None) -> Budget:
+        """The one budget that is given; any kind of whole number will do. Raises InvalidBudgetError."""
+        units: tuple[tuple[Unit, Any], ...] = (("params", params), ("macs", macs), ("bytes", size_bytes))
+        given = [(unit, value) for unit, value in units if value is not None]
+        if len(given) != 1:
+            raise InvalidBudgetError(f"give exactly one of params, macs and size_bytes; {len(given)} were given")
+        ((unit, value),) = given
+        whole = hasattr(value, "__index__") and not isinstance(value, bool)
+        return cls(unit, operator.index(value) if whole else value)
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,16 @@ Source: Solodskikh et al., *Integral Neural Networks*, CVPR 2023.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.storage import load_checkpoint, save_checkpoint
 from inn_core.errors import InvalidBudgetError, InvalidInputError, InvalidTypeError
-from inn_core.graph.cost import Unit
 from inn_core.graph.program import Program
 from inn_core.graph.program_cache import SizedPrograms
 from inn_core.graph.structure import Sizes
@@ -30,7 +27,7 @@ from inn_core.planning.plan import Budget, Plan, choose_plan
 from inn_core.sized.batch_norm import Moments, normalize_batch
 from inn_core.sized.codec import read_parameters, sampler_of, to_checkpoint
 from inn_core.sized.kept_statistics import KeptStatistics
-from inn_core.sized.measurement import measure_statistics
+from inn_core.sized.measurement import Samples, measure_statistics
 from inn_core.sized.sampled_sizes import Chunks, SampledSizes
 from inn_core.sized.size_statistics import SizeStatistics
 from inn_core.training.size_sampling import SMALLEST_SHARE, SizeSampler
@@ -96,11 +93,11 @@ class IntegralNetwork(nn.Module):
         """The network of an `.inn` file; see `load_checkpoint` and the class for errors and options."""
         return cls(load_checkpoint(path), **options)
 
-    def save(self, path: str | Path, *samples: Tensor | Array | Mapping[str, Tensor | Array]) -> str:
+    def save(self, path: str | Path, *samples: Samples) -> str:
         """Write the network as an `.inn` file that exports any size, and return its digest; see `to_checkpoint`."""
         return save_checkpoint(self.to_checkpoint(*samples), path)
 
-    def to_checkpoint(self, *samples: Tensor | Array | Mapping[str, Tensor | Array]) -> Checkpoint:
+    def to_checkpoint(self, *samples: Samples) -> Checkpoint:
         """The network as a checkpoint; measures the statistics of its sizes if the parameters changed.
 
         Args:
@@ -122,12 +119,7 @@ class IntegralNetwork(nn.Module):
 
     def plan(self, *, params: int | None = None, macs: int | None = None, size_bytes: int | None = None) -> Plan:
         """The plan that meets a budget; give exactly one. Raises what `choose_plan` raises."""
-        units: tuple[tuple[Unit, int | None], ...] = (("params", params), ("macs", macs), ("bytes", size_bytes))
-        given = [(unit, value) for unit, value in units if value is not None]
-        if len(given) != 1:
-            raise InvalidBudgetError(f"give exactly one of params, macs and size_bytes; {len(given)} were given")
-        ((unit, value),) = given
-        return choose_plan(self.checkpoint, Budget(unit, value))
+        return choose_plan(self.checkpoint, Budget.of(params=params, macs=macs, size_bytes=size_bytes))
 
     def resize(
         self,
@@ -220,7 +212,7 @@ class IntegralNetwork(nn.Module):
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def measure_(self, *samples: Tensor | Array | Mapping[str, Tensor | Array]) -> SizeStatistics:
+    def measure_(self, *samples: Samples) -> SizeStatistics:
         """Measure the normalization statistics of every size, at knots along the size paths.
 
         Args:
@@ -232,23 +224,9 @@ class IntegralNetwork(nn.Module):
             StatisticsMissingError: there are no samples.
             InvalidInputError, InvalidTypeError: they are not one tensor or array for each graph input.
         """
-        statistics = measure_statistics(self._sized(), self.smallest_sizes, self._in_order(samples))
+        statistics = measure_statistics(self._sized(), self.smallest_sizes, samples)
         self._kept.keep_(statistics, self.parts)
         return statistics
-
-    def _in_order(self, samples: Sequence[Tensor | Array | Mapping[str, Tensor | Array]]) -> list[Tensor]:
-        """Samples as tensors, one for each graph input."""
-        inputs = self.program().inputs
-        first = samples[0] if len(samples) == 1 else None
-        if isinstance(first, Mapping):
-            missing = [name for name in inputs if name not in first]
-            if missing:
-                raise InvalidInputError(f"samples of input '{missing[0]}' are missing; found: {', '.join(first)}")
-            samples = [first[name] for name in inputs]
-        for each in samples:
-            if not isinstance(each, Tensor | np.ndarray):
-                raise InvalidTypeError("samples", each, f"one tensor or array for each of: {', '.join(inputs)}")
-        return [torch.as_tensor(each) for each in samples]
 
     def _sized(self) -> SampledSizes:
         return SampledSizes(self.checkpoint, self.sampler, self.parts, self._programs)

@@ -201,8 +201,10 @@ def test_a_folder_that_is_missing_is_named_before_anything_is_computed(
 
 def test_exactly_one_budget_is_taken(checkpoint: inn.Checkpoint) -> None:
     for budgets in ({}, {"params": 80, "macs": 80}):
-        with pytest.raises(inn.InnError, match="give exactly one budget"):
+        with pytest.raises(inn.InnError, match="give exactly one of params, macs and size_bytes"):
             inn.plan(checkpoint, **budgets)  # type: ignore[arg-type]
+    with pytest.raises(inn.InnError, match="give a Budget or one of params, macs and size_bytes, not both"):
+        inn.plan(checkpoint, inn.Budget("params", 80), macs=80)
 
 
 def test_a_checkpoint_shows_itself_in_one_line(checkpoint: inn.Checkpoint) -> None:
