@@ -5,11 +5,12 @@ A manifest may have further members (a hub that is newer than its nodes adds som
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from service.contract.reading import Count, Digest, Name, Positive, read
 from service.signing.errors import InvalidDocumentError
-from service.signing.fields import array, boolean, choice, digest, integer, mapping, members, name, number, text
 
 MAX_MEMBERS = 64
 MAX_TENSORS = 64
@@ -19,142 +20,108 @@ MAX_NAME_LENGTH = 512
 MAX_SELF_TEST_ROWS = 64
 MAX_SELF_TEST_VALUES = 64
 
-DTYPES = (
-    "float16",
-    "float32",
-    "float64",
-    "int8",
-    "int16",
-    "int32",
-    "int64",
-    "uint8",
-    "uint16",
-    "uint32",
-    "uint64",
-    "bool",
-)
-
-_REQUIRED = ("model", "checkpoint", "digest", "params", "macs", "bytes", "quality", "inputs", "outputs")
 _FORBIDDEN = ("url", "cached")
 
+MemberName = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH)]
+Word = Annotated[str, Meta(max_length=64, pattern=r"^[a-z][a-z0-9-]*\Z")]
+Number = float | None
+NotNegative = Annotated[float, Meta(ge=0)]
+# A pattern, so that the message lists what is allowed.
+DataType = Annotated[
+    str, Meta(pattern=r"^(float16|float32|float64|int8|int16|int32|int64|uint8|uint16|uint32|uint64|bool)\Z")
+]
 
-def check_manifest(value: Any, where: str) -> dict[str, Any]:
-    """The manifest of an artifact, when what it says can be used.
+
+class Tensor(Struct, frozen=True, forbid_unknown_fields=True):
+    """A graph input or output; a size may be null, a shape too."""
+
+    name: MemberName
+    dtype: DataType
+    shape: Annotated[list[Count | None], Meta(max_length=MAX_RANK)] | None
+
+
+Tensors = Annotated[list[Tensor], Meta(min_length=1, max_length=MAX_TENSORS)]
+
+
+class ManifestBudget(Struct, frozen=True):
+    """What the artifact was made for; units of newer hubs are read too."""
+
+    unit: Annotated[str, Meta(max_length=32, pattern=r"^[a-z][a-z_]*\Z")]
+    value: NotNegative
+
+
+class Feasible(Struct, frozen=True, forbid_unknown_fields=True):
+    """The smallest and the greatest size of the network, in the unit of the budget."""
+
+    min: NotNegative
+    max: NotNegative
+
+
+class Manifest(Struct, frozen=True):
+    """What is known of an artifact."""
+
+    model: Name
+    checkpoint: Digest
+    digest: Digest
+    params: Count
+    macs: Count
+    bytes: Positive
+    quality: Word
+    inputs: Tensors
+    outputs: Tensors
+    budget: ManifestBudget | UnsetType = UNSET
+    method: Word | UnsetType = UNSET
+    group_sizes: Annotated[dict[MemberName, Any], Meta(max_length=MAX_GROUPS)] | UnsetType = UNSET
+    multiple_of: Positive | UnsetType = UNSET
+    opset: Positive | UnsetType = UNSET
+    parity: Number | UnsetType = UNSET
+    agreement: Number | UnsetType = UNSET
+    held_out: Number | UnsetType = UNSET
+    feasible: Feasible | UnsetType = UNSET
+    full_size: bool | UnsetType = UNSET
+    build_key: Digest | UnsetType = UNSET
+
+
+class SelfTest(Struct, frozen=True, forbid_unknown_fields=True):
+    """Inputs by seed, and the outputs that they should give."""
+
+    seed: Annotated[str, Meta(max_length=128, pattern=r"^([0-9a-f]{2})+\Z")]
+    rows: Annotated[int, Meta(ge=1, le=MAX_SELF_TEST_ROWS)]
+    outputs: Annotated[dict[MemberName, Any], Meta(max_length=MAX_TENSORS)] | None
+    tolerance: Annotated[float, Meta(ge=0, le=1)]
+
+
+class ExpectedOutput(Struct, frozen=True, forbid_unknown_fields=True):
+    """The shape of an output, and values from it."""
+
+    shape: Annotated[list[Count], Meta(max_length=MAX_RANK)]
+    values: Annotated[list[float], Meta(max_length=MAX_SELF_TEST_VALUES)] | None
+
+
+def check_manifest(value: dict[str, Any], where: str) -> None:
+    """Check that what the manifest of an artifact says can be used.
 
     Raises:
         InvalidDocumentError: a member is missing or wrong; `url` and `cached` belong to an answer, not to a release.
     """
-    fields = mapping(value, where, maximum=MAX_MEMBERS)
-    for member in _REQUIRED:
-        if member not in fields:
-            raise InvalidDocumentError(where, f"the member '{member}' is missing")
+    read(value, Annotated[dict[str, Any], Meta(max_length=MAX_MEMBERS)], where)
     for member in _FORBIDDEN:
-        if member in fields:
+        if member in value:
             raise InvalidDocumentError(f"{where}/{member}", "a release never says where its artifact lies")
-    for member, check in _CHECKS.items():
-        if member in fields:
-            check(fields[member], f"{where}/{member}")
-    return fields
+    manifest: Manifest = read(value, Manifest, where)
+    if budget := value.get("budget"):
+        read(budget, Annotated[dict[str, Any], Meta(max_length=8)], f"{where}/budget")
+    # One by one: msgspec does not say which entry of a mapping is wrong.
+    for group, size in (manifest.group_sizes or {}).items():
+        read(size, Count, f"{where}/group_sizes/{group[:80]}")
 
 
-def check_self_test(value: Any, where: str) -> dict[str, Any]:
-    """The self-test, when a node can run it.
+def check_self_test(value: dict[str, Any], where: str) -> None:
+    """Check that a node can run a self-test.
 
     Raises:
         InvalidDocumentError: a member is missing, unknown or wrong.
     """
-    fields = members(value, where, required=("seed", "rows", "outputs", "tolerance"))
-    text(fields["seed"], f"{where}/seed", maximum_length=128, pattern=r"^([0-9a-f]{2})+$")
-    integer(fields["rows"], f"{where}/rows", minimum=1, maximum=MAX_SELF_TEST_ROWS)
-    number(fields["tolerance"], f"{where}/tolerance", minimum=0, maximum=1)
-    if fields["outputs"] is None:
-        return fields
-    outputs = mapping(fields["outputs"], f"{where}/outputs", maximum=MAX_TENSORS)
-    for tensor, output in outputs.items():
-        place = f"{where}/outputs/{tensor[:80]}"
-        text(tensor, f"{where}/outputs", maximum_length=MAX_NAME_LENGTH)
-        if output is None:
-            continue
-        expected = members(output, place, required=("shape", "values"))
-        for size in array(expected["shape"], f"{place}/shape", maximum=MAX_RANK):
-            integer(size, f"{place}/shape")
-        values = expected["values"]
-        if values is not None:
-            for entry in array(values, f"{place}/values", maximum=MAX_SELF_TEST_VALUES):
-                number(entry, f"{place}/values")
-    return fields
-
-
-def check_tensors(value: Any, where: str) -> None:
-    """Check a list of graph inputs or outputs: `{"name", "dtype", "shape"}`, a size may be null, a shape too."""
-    for position, tensor in enumerate(array(value, where, minimum=1, maximum=MAX_TENSORS)):
-        place = f"{where}/{position}"
-        fields = members(tensor, place, required=("name", "dtype", "shape"))
-        text(fields["name"], f"{place}/name", maximum_length=MAX_NAME_LENGTH)
-        choice(fields["dtype"], f"{place}/dtype", allowed=DTYPES)
-        if fields["shape"] is not None:
-            for size in array(fields["shape"], f"{place}/shape", maximum=MAX_RANK):
-                if size is not None:
-                    integer(size, f"{place}/shape")
-
-
-def _check_budget(value: Any, where: str) -> None:
-    fields = mapping(value, where, maximum=8)
-    for member in ("unit", "value"):
-        if member not in fields:
-            raise InvalidDocumentError(where, f"the member '{member}' is missing")
-    text(fields["unit"], f"{where}/unit", maximum_length=32, pattern=r"^[a-z][a-z_]*$")
-    number(fields["value"], f"{where}/value", minimum=0)
-
-
-def _check_group_sizes(value: Any, where: str) -> None:
-    for group, size in mapping(value, where, maximum=MAX_GROUPS).items():
-        text(group, where, maximum_length=MAX_NAME_LENGTH)
-        integer(size, f"{where}/{group[:80]}")
-
-
-def _check_feasible(value: Any, where: str) -> None:
-    fields = members(value, where, required=("min", "max"))
-    number(fields["min"], f"{where}/min", minimum=0)
-    number(fields["max"], f"{where}/max", minimum=0)
-
-
-def _number_or_null(value: Any, where: str) -> None:
-    if value is not None:
-        number(value, where)
-
-
-def _count(value: Any, where: str) -> None:
-    integer(value, where)
-
-
-def _size(value: Any, where: str) -> None:
-    integer(value, where, minimum=1)
-
-
-def _word(value: Any, where: str) -> None:
-    text(value, where, maximum_length=64, pattern=r"^[a-z][a-z0-9-]*$")
-
-
-_CHECKS: dict[str, Callable[[Any, str], object]] = {
-    "model": name,
-    "checkpoint": digest,
-    "digest": digest,
-    "budget": _check_budget,
-    "params": _count,
-    "macs": _count,
-    "bytes": _size,
-    "quality": _word,
-    "method": _word,
-    "group_sizes": _check_group_sizes,
-    "multiple_of": _size,
-    "inputs": check_tensors,
-    "outputs": check_tensors,
-    "opset": _size,
-    "parity": _number_or_null,
-    "agreement": _number_or_null,
-    "held_out": _number_or_null,
-    "feasible": _check_feasible,
-    "full_size": boolean,
-    "build_key": digest,
-}
+    self_test: SelfTest = read(value, SelfTest, where)
+    for tensor, output in (self_test.outputs or {}).items():
+        read(output, ExpectedOutput | None, f"{where}/outputs/{tensor[:80]}")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from service.contract.manifest import check_tensors
+import msgspec
+from msgspec import Meta, Struct
+
+from service.contract.manifest import Tensors
+from service.contract.reading import Count, Digest, Name, Positive, Time, check_lifetime, check_type, read
 from service.signing.envelope import Document, check_plain, sign
 from service.signing.errors import ExpiredDocumentError, InvalidDocumentError, ReplayedDocumentError
-from service.signing.fields import array, choice, digest, integer, lifetime, members, name, number
 from service.signing.keyring import Keyring
 from service.signing.keys import KeyPair
 
@@ -18,21 +20,17 @@ MAX_RUNGS = 32
 MAX_BATCH = 65_536
 MAX_THREADS = 4096
 
-_MEMBERS = ("type", "node", "version", "issued", "expires", "ladder", "batch", "threads", "percentile", "inputs")
 
-
-@dataclass(frozen=True)
-class Rung:
+class Rung(Struct, frozen=True, forbid_unknown_fields=True):
     """One artifact to measure: its digest, size of the file in bytes, parameters and multiply-adds."""
 
-    digest: str
-    bytes: int
-    params: int
-    macs: int
+    digest: Digest
+    bytes: Positive
+    params: Count
+    macs: Count
 
 
-@dataclass(frozen=True)
-class MeasurementOrder:
+class MeasurementOrder(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag=PROBE_TYPE):
     """The content of a probe document.
 
     Args:
@@ -47,15 +45,15 @@ class MeasurementOrder:
         inputs: graph inputs, as in a manifest.
     """
 
-    node: str
-    version: int
-    issued: int
-    expires: int
-    ladder: tuple[Rung, ...]
-    batch: int
-    threads: int
-    percentile: float
-    inputs: Sequence[Mapping[str, Any]]
+    node: Name
+    version: Positive
+    issued: Time
+    expires: Time
+    ladder: Annotated[tuple[Rung, ...], Meta(min_length=1, max_length=MAX_RUNGS)]
+    batch: Annotated[int, Meta(ge=1, le=MAX_BATCH)]
+    threads: Annotated[int, Meta(ge=1, le=MAX_THREADS)]
+    percentile: Annotated[float, Meta(gt=0, le=100)]
+    inputs: list[dict[str, Any]]
 
     @classmethod
     def parse(cls, signed: Mapping[str, Any]) -> MeasurementOrder:
@@ -64,26 +62,17 @@ class MeasurementOrder:
         Raises:
             InvalidDocumentError: a member is missing, unknown, of the wrong type or out of range.
         """
-        where = PROBE_TYPE
-        check_plain(dict(signed), where)
-        fields = members(dict(signed), where, required=_MEMBERS)
-        choice(fields["type"], f"{where}/type", allowed=(PROBE_TYPE,))
-        issued, expires = lifetime(fields["issued"], fields["expires"], where)
-        check_tensors(fields["inputs"], f"{where}/inputs")
-        percentile = number(fields["percentile"], f"{where}/percentile", minimum=0, maximum=100)
-        if percentile == 0:
-            raise InvalidDocumentError(f"{where}/percentile", "0 is not allowed; expected a number above 0, up to 100")
-        return cls(
-            node=name(fields["node"], f"{where}/node"),
-            version=integer(fields["version"], f"{where}/version", minimum=1),
-            issued=issued,
-            expires=expires,
-            ladder=_ladder(fields["ladder"], f"{where}/ladder"),
-            batch=integer(fields["batch"], f"{where}/batch", minimum=1, maximum=MAX_BATCH),
-            threads=integer(fields["threads"], f"{where}/threads", minimum=1, maximum=MAX_THREADS),
-            percentile=percentile,
-            inputs=tuple(fields["inputs"]),
-        )
+        check_plain(dict(signed), PROBE_TYPE)
+        check_type(dict(signed), PROBE_TYPE)
+        order: MeasurementOrder = read(dict(signed), cls, PROBE_TYPE)
+        check_lifetime(order.issued, order.expires, PROBE_TYPE)
+        read(order.inputs, Tensors, f"{PROBE_TYPE}/inputs")
+        seen: set[str] = set()
+        for position, rung in enumerate(order.ladder):
+            if rung.digest in seen:
+                raise InvalidDocumentError(f"{PROBE_TYPE}/ladder/{position}/digest", f"{rung.digest} is there twice")
+            seen.add(rung.digest)
+        return order
 
     @classmethod
     def open(cls, document: bytes | Mapping[str, Any], keyring: Keyring) -> MeasurementOrder:
@@ -92,18 +81,8 @@ class MeasurementOrder:
 
     def to_signed(self) -> dict[str, Any]:
         """The content, ready to be signed."""
-        return {
-            "type": PROBE_TYPE,
-            "node": self.node,
-            "version": self.version,
-            "issued": self.issued,
-            "expires": self.expires,
-            "ladder": [asdict(rung) for rung in self.ladder],
-            "batch": self.batch,
-            "threads": self.threads,
-            "percentile": self.percentile,
-            "inputs": [dict(tensor) for tensor in self.inputs],
-        }
+        content: dict[str, Any] = msgspec.to_builtins(self)
+        return content | {"ladder": list(content["ladder"])}
 
     def to_document(self, keys: Sequence[KeyPair]) -> Document:
         """The document, signed; a probe that a node would refuse is not.
@@ -143,20 +122,3 @@ class MeasurementOrder:
             raise ReplayedDocumentError(
                 f"the probe of node '{self.node}'", version=self.version, trusted_version=version
             )
-
-
-def _ladder(value: Any, where: str) -> tuple[Rung, ...]:
-    rungs: list[Rung] = []
-    for position, entry in enumerate(array(value, where, minimum=1, maximum=MAX_RUNGS)):
-        place = f"{where}/{position}"
-        fields = members(entry, place, required=("digest", "bytes", "params", "macs"))
-        rung = Rung(
-            digest=digest(fields["digest"], f"{place}/digest"),
-            bytes=integer(fields["bytes"], f"{place}/bytes", minimum=1),
-            params=integer(fields["params"], f"{place}/params"),
-            macs=integer(fields["macs"], f"{place}/macs"),
-        )
-        if any(rung.digest == other.digest for other in rungs):
-            raise InvalidDocumentError(f"{place}/digest", f"{rung.digest} is there twice")
-        rungs.append(rung)
-    return tuple(rungs)

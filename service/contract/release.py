@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
 
 from service.contract.manifest import check_manifest, check_self_test
+from service.contract.reading import Name, Positive, Time, check_lifetime, check_type, read
 from service.signing.envelope import Document, canonical, check_plain, sign
 from service.signing.errors import ExpiredDocumentError, InvalidDocumentError, ReplayedDocumentError
-from service.signing.fields import boolean, choice, integer, lifetime, members, name, number
 from service.signing.keyring import Keyring
 from service.signing.keys import KeyPair
 
 RELEASE_TYPE = "inn-release/1"
-MAX_LATENCY_MS = 86_400_000
-MAX_WATCH_SECONDS = 86_400
-MAX_WATCH_REQUESTS = 1_000_000_000
-
-_MEMBERS = ("type", "node", "version", "issued", "expires", "rollback", "manifest", "self_test", "policy")
+MAX_LATENCY_MS = 3.6e6
+MAX_WATCH_SECONDS = 86_400.0
+MAX_WATCH_REQUESTS = 1_000_000
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(Struct, frozen=True, forbid_unknown_fields=True):
     """How a node watches a new size, and what makes it go back.
 
     Args:
@@ -33,46 +32,30 @@ class Policy:
         watch_requests: requests it wants to see before it judges.
     """
 
-    max_error_share: float = 0.05
-    max_p95_ms: float | None = None
-    watch_seconds: float = 30
-    watch_requests: int = 20
+    max_error_share: Annotated[float, Meta(ge=0, le=1)] = 0.05
+    max_p95_ms: Annotated[float, Meta(gt=0, le=MAX_LATENCY_MS)] | None = None
+    watch_seconds: Annotated[float, Meta(ge=0, le=MAX_WATCH_SECONDS)] = 30
+    watch_requests: Annotated[int, Meta(ge=0, le=MAX_WATCH_REQUESTS)] = 20
 
     @classmethod
-    def parse(cls, value: Any, where: str = "policy", *, partial: bool = False) -> Policy:
-        """Read a policy.
-
-        Args:
-            value: JSON object.
-            where: its place, for messages.
-            partial: whether members may be missing; defaults stand in for them.
+    def parse(cls, value: dict[str, Any], where: str = "policy") -> Policy:
+        """Read a policy with all its members.
 
         Raises:
-            InvalidDocumentError: a member is missing, unknown or out of range.
+            InvalidDocumentError: a member is missing, unknown or out of range; `where` is the place of the policy.
         """
-        names = tuple(asdict(cls()))
-        fields = asdict(cls()) | members(
-            value, where, required=() if partial else names, optional=names if partial else ()
-        )
-        latency = fields["max_p95_ms"]
-        return cls(
-            max_error_share=number(fields["max_error_share"], f"{where}/max_error_share", minimum=0, maximum=1),
-            max_p95_ms=None
-            if latency is None
-            else number(latency, f"{where}/max_p95_ms", minimum=0, maximum=MAX_LATENCY_MS),
-            watch_seconds=number(
-                fields["watch_seconds"], f"{where}/watch_seconds", minimum=0, maximum=MAX_WATCH_SECONDS
-            ),
-            watch_requests=integer(fields["watch_requests"], f"{where}/watch_requests", maximum=MAX_WATCH_REQUESTS),
-        )
+        policy: Policy = read(value, cls, where)
+        for member in cls.__struct_fields__:
+            if member not in value:
+                raise InvalidDocumentError(where, f"the member '{member}' is missing")
+        return policy
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object with all members."""
-        return asdict(self)
+        return msgspec.structs.asdict(self)
 
 
-@dataclass(frozen=True)
-class Release:
+class Release(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag=RELEASE_TYPE):
     """The content of a release document.
 
     Args:
@@ -86,13 +69,13 @@ class Release:
         policy: how to watch it.
     """
 
-    node: str
-    version: int
-    issued: int
-    expires: int
+    node: Name
+    version: Positive
+    issued: Time
+    expires: Time
     rollback: bool
-    manifest: Mapping[str, Any]
-    self_test: Mapping[str, Any]
+    manifest: dict[str, Any]
+    self_test: dict[str, Any]
     policy: Policy
 
     @classmethod
@@ -102,21 +85,14 @@ class Release:
         Raises:
             InvalidDocumentError: a member is missing, unknown, of the wrong type or out of range.
         """
-        where = RELEASE_TYPE
-        check_plain(dict(signed), where)
-        fields = members(dict(signed), where, required=_MEMBERS)
-        choice(fields["type"], f"{where}/type", allowed=(RELEASE_TYPE,))
-        issued, expires = lifetime(fields["issued"], fields["expires"], where)
-        return cls(
-            node=name(fields["node"], f"{where}/node"),
-            version=integer(fields["version"], f"{where}/version", minimum=1),
-            issued=issued,
-            expires=expires,
-            rollback=boolean(fields["rollback"], f"{where}/rollback"),
-            manifest=check_manifest(fields["manifest"], f"{where}/manifest"),
-            self_test=check_self_test(fields["self_test"], f"{where}/self_test"),
-            policy=Policy.parse(fields["policy"], f"{where}/policy"),
-        )
+        check_plain(dict(signed), RELEASE_TYPE)
+        check_type(dict(signed), RELEASE_TYPE)
+        release: Release = read(dict(signed), cls, RELEASE_TYPE)
+        check_lifetime(release.issued, release.expires, RELEASE_TYPE)
+        check_manifest(release.manifest, f"{RELEASE_TYPE}/manifest")
+        check_self_test(release.self_test, f"{RELEASE_TYPE}/self_test")
+        Policy.parse(signed["policy"], f"{RELEASE_TYPE}/policy")
+        return release
 
     @classmethod
     def open(cls, document: bytes | Mapping[str, Any], keyring: Keyring) -> Release:
@@ -125,17 +101,8 @@ class Release:
 
     def to_signed(self) -> dict[str, Any]:
         """The content, ready to be signed."""
-        return {
-            "type": RELEASE_TYPE,
-            "node": self.node,
-            "version": self.version,
-            "issued": self.issued,
-            "expires": self.expires,
-            "rollback": self.rollback,
-            "manifest": dict(self.manifest),
-            "self_test": dict(self.self_test),
-            "policy": self.policy.to_json(),
-        }
+        content: dict[str, Any] = msgspec.to_builtins(self)
+        return content
 
     def to_document(self, keys: Sequence[KeyPair]) -> Document:
         """The document, signed; a release that a node would refuse is not.

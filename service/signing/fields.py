@@ -6,12 +6,10 @@ is no integer here, and `1.0` is none either.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Collection, Sequence
 from typing import Any, Never
 
-from service.ground.names import DIGEST_PATTERN, NAME_PATTERN
 from service.signing.errors import InvalidDocumentError
 from service.signing.keys import is_key_id
 
@@ -24,7 +22,9 @@ MAX_SECONDS = 253_402_300_799
 
 def members(value: Any, where: str, *, required: Collection[str], optional: Collection[str] = ()) -> dict[str, Any]:
     """The object, when it has all `required` members and none but those and the `optional` ones."""
-    found = mapping(value, where)
+    if type(value) is not dict:
+        _refuse(value, where, "an object")
+    found = dict(value)
     missing = [name for name in required if name not in found]
     if missing:
         raise InvalidDocumentError(where, f"the member '{missing[0]}' is missing")
@@ -32,15 +32,6 @@ def members(value: Any, where: str, *, required: Collection[str], optional: Coll
     if unknown:
         raise InvalidDocumentError(where, f"the member {_shown(unknown[0])} is not known here")
     return found
-
-
-def mapping(value: Any, where: str, *, maximum: int | None = None) -> dict[str, Any]:
-    """The object, with any members, at most `maximum` of them."""
-    if type(value) is not dict:
-        _refuse(value, where, "an object")
-    if maximum is not None and len(value) > maximum:
-        raise InvalidDocumentError(where, f"it has {len(value)} members, at most {maximum} are allowed")
-    return dict(value)
 
 
 def array(value: Any, where: str, *, minimum: int = 0, maximum: int) -> list[Any]:
@@ -59,20 +50,6 @@ def integer(value: Any, where: str, *, minimum: int = 0, maximum: int = MAX_INTE
     return int(value)
 
 
-def number(value: Any, where: str, *, minimum: float = -math.inf, maximum: float = math.inf) -> float:
-    """The finite number, integer or not, when it is within bounds."""
-    if type(value) not in (int, float) or not math.isfinite(value) or not minimum <= value <= maximum:
-        _refuse(value, where, f"a number from {minimum:g} to {maximum:g}")
-    return float(value)
-
-
-def boolean(value: Any, where: str) -> bool:
-    """The truth value."""
-    if type(value) is not bool:
-        _refuse(value, where, "true or false")
-    return bool(value)
-
-
 def text(value: Any, where: str, *, maximum_length: int, pattern: str | None = None) -> str:
     """The text, when it is not empty, short enough, and the whole of it matches the pattern."""
     if type(value) is not str or not 1 <= len(value) <= maximum_length:
@@ -88,16 +65,6 @@ def choice(value: Any, where: str, *, allowed: Sequence[str]) -> str:
     if type(value) is not str or value not in allowed:
         _refuse(value, where, " or ".join(f"'{name}'" for name in allowed))
     return str(value)
-
-
-def name(value: Any, where: str) -> str:
-    """The name of a model or a node."""
-    return text(value, where, maximum_length=64, pattern=NAME_PATTERN)
-
-
-def digest(value: Any, where: str) -> str:
-    """`sha256:` and 64 lowercase hexadecimal digits."""
-    return text(value, where, maximum_length=71, pattern=DIGEST_PATTERN)
 
 
 def key_id(value: Any, where: str) -> str:

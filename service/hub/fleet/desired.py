@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from service.contract.release import MAX_LATENCY_MS, MAX_WATCH_REQUESTS, MAX_WATCH_SECONDS
 from service.contract.sizes import (
     LARGEST_BATCH,
     LARGEST_MULTIPLE,
@@ -54,9 +55,15 @@ class Policy(BaseModel):
     model_config: ClassVar[ConfigDict] = STRICT
 
     max_error_share: float = Field(default=0.05, ge=0.0, le=1.0, description="Most of the requests that may fail.")
-    max_p95_ms: float | None = Field(default=None, gt=0.0, le=3.6e6, allow_inf_nan=False, description="Slowest p95.")
-    watch_seconds: float = Field(default=30.0, ge=0.0, le=86_400.0, description="How long the node watches at least.")
-    watch_requests: int = Field(default=20, ge=0, le=1_000_000, description="Requests it waits for before it judges.")
+    max_p95_ms: float | None = Field(
+        default=None, gt=0.0, le=MAX_LATENCY_MS, allow_inf_nan=False, description="Slowest p95."
+    )
+    watch_seconds: float = Field(
+        default=30.0, ge=0.0, le=MAX_WATCH_SECONDS, description="How long the node watches at least."
+    )
+    watch_requests: int = Field(
+        default=20, ge=0, le=MAX_WATCH_REQUESTS, description="Requests it waits for before it judges."
+    )
 
 
 class Change(BaseModel):

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from service.contract.measurement_order import MeasurementOrder
 from service.contract.release import Release
@@ -65,7 +66,7 @@ def test_releases_and_probes_are_signed_with_the_active_key(vault: Vault) -> Non
     assert Release.open(document, keyring) == release()
     assert MeasurementOrder.open(vault.sign_probe(probe()), keyring) == probe()
     with pytest.raises(InvalidDocumentError):
-        vault.sign_release(Release(**(vars(release()) | {"node": "../x"})))
+        vault.sign_release(Release(**(structs.asdict(release()) | {"node": "../x"})))
 
 
 def test_after_a_rotation_both_keys_count_and_the_new_one_signs(vault: Vault) -> None:
