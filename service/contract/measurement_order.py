@@ -80,17 +80,19 @@ class MeasurementOrder(Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
         return cls.parse(keyring.verify(document, PROBE_TYPE))
 
     def to_signed(self) -> dict[str, Any]:
-        """The content, ready to be signed."""
-        content: dict[str, Any] = msgspec.to_builtins(self)
-        return content | {"ladder": list(content["ladder"])}
-
-    def to_document(self, keys: Sequence[KeyPair]) -> Document:
-        """The document, signed; a probe that a node would refuse is not.
+        """The content, ready to be signed.
 
         Raises:
-            InvalidDocumentError: a member is wrong.
+            InvalidDocumentError: a member is wrong, and nodes would refuse the probe.
         """
-        return sign(MeasurementOrder.parse(self.to_signed()).to_signed(), keys)
+        fields: dict[str, Any] = msgspec.to_builtins(self)
+        content = fields | {"ladder": list(fields["ladder"])}
+        MeasurementOrder.parse(content)
+        return content
+
+    def to_document(self, keys: Sequence[KeyPair]) -> Document:
+        """The document, signed; errors as of `to_signed` and `sign`."""
+        return sign(self.to_signed(), keys)
 
     def check_node(self, node: str) -> None:
         """Check that the probe is for this node.

@@ -100,17 +100,18 @@ class Release(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type",
         return cls.parse(keyring.verify(document, RELEASE_TYPE))
 
     def to_signed(self) -> dict[str, Any]:
-        """The content, ready to be signed."""
+        """The content, ready to be signed.
+
+        Raises:
+            InvalidDocumentError: a member is wrong, and nodes would refuse the release.
+        """
         content: dict[str, Any] = msgspec.to_builtins(self)
+        Release.parse(content)
         return content
 
     def to_document(self, keys: Sequence[KeyPair]) -> Document:
-        """The document, signed; a release that a node would refuse is not.
-
-        Raises:
-            InvalidDocumentError: a member is wrong.
-        """
-        return sign(Release.parse(self.to_signed()).to_signed(), keys)
+        """The document, signed; errors as of `to_signed` and `sign`."""
+        return sign(self.to_signed(), keys)
 
     @property
     def digest(self) -> str:

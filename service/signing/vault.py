@@ -16,16 +16,14 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from service.contract.measurement_order import MeasurementOrder
-from service.contract.release import Release
 from service.ground.errors import ServiceError
 from service.ground.files import STAGED_PREFIX, locked, make_private_folder, write_private_file
-from service.signing.envelope import MAX_DOCUMENT_BYTES, Document, canonical, parse_json
+from service.signing.envelope import MAX_DOCUMENT_BYTES, Document, canonical, parse_json, sign
 from service.signing.errors import InvalidVaultError, KeyStateError, RootKeyMissingError, UnknownKeyError
 from service.signing.keyring import ACTIVE, MAX_KEYS, RETIRING, REVOKED, Keyring, KeyringEntry
 from service.signing.keys import KeyPair, PublicKey, is_key_id
@@ -129,21 +127,9 @@ class Vault:
             for entry in reversed(keyring.keys)
         ]
 
-    def sign_release(self, release: Release) -> Document:
-        """Sign a release with the active key.
-
-        Raises:
-            InvalidDocumentError: nodes would refuse it.
-        """
-        return release.to_document([self._current().signer])
-
-    def sign_probe(self, probe: MeasurementOrder) -> Document:
-        """Sign a probe with the active key.
-
-        Raises:
-            InvalidDocumentError: nodes would refuse it.
-        """
-        return probe.to_document([self._current().signer])
+    def sign(self, content: Mapping[str, Any]) -> Document:
+        """Sign the content of a document with the active key; errors as of `envelope.sign`."""
+        return sign(content, [self._current().signer])
 
     def rotate(self, *, root: KeyPair | None = None) -> str:
         """Make a new signing key active; the former one becomes retiring: what it signed still counts.

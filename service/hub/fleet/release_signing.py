@@ -46,7 +46,7 @@ class Signer:
         expires = min(max(issued, self._time_of(node)) + self._life_seconds, MAX_SECONDS)
         if generation.kind == "probe":
             budget = generation.desired.budget
-            return self._vault.sign_probe(
+            return self._vault.sign(
                 MeasurementOrder(
                     node=node.name,
                     version=generation.number,
@@ -57,9 +57,9 @@ class Signer:
                     threads=budget.threads,
                     percentile=budget.percentile,
                     inputs=generation.content["inputs"],
-                )
+                ).to_signed()
             )
-        return self._vault.sign_release(
+        return self._vault.sign(
             Release(
                 node=node.name,
                 version=generation.number,
@@ -69,7 +69,7 @@ class Signer:
                 manifest=generation.content["manifest"],
                 self_test=generation.content["self_test"],
                 policy=Policy(**generation.desired.policy.model_dump()),
-            )
+            ).to_signed()
         )
 
     def is_fresh(self, node: Node, document: Mapping[str, Any]) -> bool:

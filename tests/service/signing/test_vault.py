@@ -61,28 +61,28 @@ def test_opening_again_changes_nothing(vault: Vault, clock: Clock) -> None:
 
 def test_releases_and_probes_are_signed_with_the_active_key(vault: Vault) -> None:
     keyring = node_view(vault, vault.root)
-    document = vault.sign_release(release())
+    document = vault.sign(release().to_signed())
     assert [entry["key_id"] for entry in document["signatures"]] == [active(vault)]
     assert Release.open(document, keyring) == release()
-    assert MeasurementOrder.open(vault.sign_probe(probe()), keyring) == probe()
+    assert MeasurementOrder.open(vault.sign(probe().to_signed()), keyring) == probe()
     with pytest.raises(InvalidDocumentError):
-        vault.sign_release(Release(**(structs.asdict(release()) | {"node": "../x"})))
+        vault.sign(Release(**(structs.asdict(release()) | {"node": "../x"})).to_signed())
 
 
 def test_after_a_rotation_both_keys_count_and_the_new_one_signs(vault: Vault) -> None:
-    old, before = active(vault), vault.sign_release(release())
+    old, before = active(vault), vault.sign(release().to_signed())
     new = vault.rotate()
     assert states(vault) == {new: "active", old: "retiring"}
     keyring = node_view(vault, vault.root)
     assert keyring.version == NOW + 1
     assert Release.open(before, keyring) == release()
-    after = vault.sign_release(release())
+    after = vault.sign(release().to_signed())
     assert after["signatures"][0]["key_id"] == new
     assert Release.open(after, keyring) == release()
 
 
 def test_a_retired_key_has_no_private_half_and_still_counts(vault: Vault) -> None:
-    old, before = active(vault), vault.sign_release(release())
+    old, before = active(vault), vault.sign(release().to_signed())
     with pytest.raises(KeyStateError, match="active"):
         vault.retire(old)
     vault.rotate()
@@ -96,7 +96,7 @@ def test_a_retired_key_has_no_private_half_and_still_counts(vault: Vault) -> Non
 
 
 def test_what_a_revoked_key_signed_never_counts(vault: Vault) -> None:
-    old, before = active(vault), vault.sign_release(release())
+    old, before = active(vault), vault.sign(release().to_signed())
     vault.rotate()
     vault.revoke(old)
     with pytest.raises(RevokedKeyError, match=old):
@@ -113,7 +113,7 @@ def test_revoking_the_active_key_makes_another_in_the_same_step(vault: Vault) ->
     assert vault.keyring().version == NOW + 1
     assert states(vault)[old] == "revoked"
     assert active(vault) != old
-    assert Release.open(vault.sign_release(release()), node_view(vault, vault.root)) == release()
+    assert Release.open(vault.sign(release().to_signed()), node_view(vault, vault.root)) == release()
 
 
 @pytest.mark.parametrize("key_id", ["0" * 16, "", "../../root", "x" * 1000])
@@ -139,7 +139,7 @@ def test_without_the_root_key_all_goes_on_but_changes_of_the_keyring(vault: Vaul
 
     reopened = Vault.open(vault.folder)
     assert not reopened.key_statuses()[0].has_private
-    assert Release.open(reopened.sign_release(release()), node_view(reopened, root)) == release()
+    assert Release.open(reopened.sign(release().to_signed()), node_view(reopened, root)) == release()
     reopened.retire(old)
     for change in (reopened.rotate, lambda: reopened.revoke(new), lambda: reopened.export_root(tmp_path / "again")):
         with pytest.raises(RootKeyMissingError, match=root.key_id):
@@ -172,12 +172,12 @@ def test_the_root_key_never_replaces_a_file(vault: Vault, tmp_path: Path) -> Non
 def test_an_open_vault_notices_what_another_process_changes(vault: Vault) -> None:
     other = Vault.open(vault.folder)
     new = other.rotate()
-    assert vault.sign_release(release())["signatures"][0]["key_id"] == new
+    assert vault.sign(release().to_signed())["signatures"][0]["key_id"] == new
     assert vault.keyring_document() == other.keyring_document()
     before = vault.keyring().version
     vault.revoke(new)
     assert other.keyring().version == vault.keyring().version > before
-    assert Release.open(other.sign_release(release()), node_view(vault, vault.root)) == release()
+    assert Release.open(other.sign(release().to_signed()), node_view(vault, vault.root)) == release()
 
 
 def test_a_keyring_is_renewed_in_time_when_the_root_key_is_there(vault: Vault, clock: Clock, tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_damaged_and_missing_keys_are_named(vault: Vault) -> None:
     with pytest.raises(InvalidVaultError, match="inn keys rotate"):
         Vault.open(vault.folder)
     vault.rotate()
-    assert Vault.open(vault.folder).sign_release(release())
+    assert Vault.open(vault.folder).sign(release().to_signed())
     STRANGER.save(vault.folder / "root.pem")
     with pytest.raises(InvalidVaultError, match=STRANGER.key_id):
         vault.rotate()

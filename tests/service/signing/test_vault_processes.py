@@ -77,7 +77,7 @@ def test_a_vault_recovers_from_a_kill_at_any_step(tmp_path: Path, action: str) -
         root = vault.root if before is None else before.root
         keyring = node_view(vault, root)
         versions.append(keyring.version)
-        assert Release.open(vault.sign_release(release()), keyring) == release()
+        assert Release.open(vault.sign(release().to_signed()), keyring) == release()
         vault.rotate()
         assert node_view(vault, root).version > keyring.version
         names = {path.name for path in vault.folder.iterdir()}
@@ -121,7 +121,7 @@ def test_processes_that_rotate_at_once_lose_nothing(vault: Vault) -> None:
         process.stdin.flush()
     while any(process.poll() is None for process in processes):
         # Meanwhile a reader always finds a whole keyring and its key.
-        assert Release.open(vault.sign_release(release()), node_view(vault, vault.root)) == release()
+        assert Release.open(vault.sign(release().to_signed()), node_view(vault, vault.root)) == release()
     for process in processes:
         process.communicate()
         assert process.returncode == 0
