@@ -1,4 +1,4 @@
-"""From an integral network and a plan to the weights of a discrete one, in either quality."""
+"""From an integral network and a plan to the weights of a discrete one, in any quality."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.qualities import check_quality
 from inn_core.discretize.instant import instant_weights
 from inn_core.discretize.uniform import trained_weights, uniform_weights
+from inn_core.errors import PartitionError
 from inn_core.fitting.channel_statistics import output_kinds
 from inn_core.fitting.distillation import affordable_epochs, distill, prepare_teacher
 from inn_core.fitting.divergence import mean_divergence
@@ -29,6 +30,7 @@ from inn_core.fitting.runtime import (
     spread,
 )
 from inn_core.graph.program import Program
+from inn_core.integral.kernel import KernelSampling
 from inn_core.integral.selection import selections
 from inn_core.planning.plan import Plan, planner_of
 from inn_core.progress import Progress, no_progress, scaled
@@ -59,6 +61,7 @@ def discretize(
     plan: Plan,
     *,
     quality: str = "refined",
+    quadrature: str | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Discretized:
@@ -69,7 +72,9 @@ def discretize(
         plan: a size for every group.
         quality: `refined` fits one-shot, hybrid and sequential least squares to most of the calibration samples, keeps
             what is best on the others, and fits it again to all; `instant` is closed form, without data; `trained`
-            and `uniform` sample the kernels (`quality.py`).
+            takes the size as the network's own sampler does, which selects channels where nested sizes were trained
+            and samples kernels where kernels were; `uniform` samples kernels at a uniform partition.
+        quadrature: how `uniform` samples, as in `KernelSampling.parse`; Riemann's rule and cubic when left out.
         device: `auto`, `cpu` or `cuda`.
         progress: told the finished share.
 
@@ -78,19 +83,35 @@ def discretize(
 
     Raises:
         QualityUnavailableError: the checkpoint does not keep what the quality needs.
+        PartitionError: the quadrature is unknown, or the quality is another than `uniform`.
         DeviceError: there is no such device.
     """
     check_quality(checkpoint, quality)
+    sampling = uniform_sampling(quality, quadrature)
     target = choose_device(device)
     if plan.full_size:
         return Discretized({name: np.asarray(array) for name, array in checkpoint.weights.items()}, "full", None)
     if quality == "uniform":
-        return Discretized(uniform_weights(checkpoint, plan.sizes, device=target), "uniform", None)
+        weights = uniform_weights(checkpoint, plan.sizes, device=target, sampling=sampling)
+        return Discretized(weights, "uniform", None)
     if quality == "trained" or (quality == "instant" and is_trained(checkpoint)):
         return Discretized(trained_weights(checkpoint, plan.sizes, device=target), "trained", None)
     if quality == "instant":
         return Discretized(instant_weights(checkpoint, plan.sizes, device=target), "instant", None)
     return refine(checkpoint, plan.sizes, LoadedNetwork.of(checkpoint, target), progress=progress or no_progress)
+
+
+def uniform_sampling(quality: str, quadrature: str | None) -> KernelSampling | None:
+    """How kernels are sampled; None where it was not said.
+
+    Raises:
+        PartitionError: see `discretize`.
+    """
+    if quadrature is not None and quality != "uniform":
+        raise PartitionError(
+            f"quadrature '{quadrature}' goes with quality uniform and not with {quality}; leave it out"
+        )
+    return None if quadrature is None else KernelSampling.parse(quadrature)
 
 
 def refine(

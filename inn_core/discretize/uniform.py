@@ -9,6 +9,7 @@ import torch
 from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.graph.structure import Sizes
+from inn_core.integral.kernel import KernelSampling
 from inn_core.sized.between_knots import BetweenKnots
 from inn_core.sized.codec import kernel_sampler, read_parameters, sampler_of, statistics_chunks
 from inn_core.sized.sampled_sizes import SampledSizes
@@ -28,13 +29,15 @@ def trained_weights(checkpoint: Checkpoint, sizes: Sizes, *, device: torch.devic
 
 
 @torch.no_grad()
-def uniform_weights(checkpoint: Checkpoint, sizes: Sizes, *, device: torch.device) -> dict[str, Array]:
-    """Weights of the paper's integral network at a uniform partition.
+def uniform_weights(
+    checkpoint: Checkpoint, sizes: Sizes, *, device: torch.device, sampling: KernelSampling | None = None
+) -> dict[str, Array]:
+    """Weights of the paper's integral network at a uniform partition: cubic and Riemann's unless `sampling` differs.
 
     Where the checkpoint keeps calibration samples, mean and deviation of every normalized pre-activation are those of
     the full network's; without samples the sampled weights are taken as they are.
     """
-    sampler = kernel_sampler(checkpoint)
+    sampler = kernel_sampler(checkpoint, sampling=sampling)
     sampler.tuned = {}
     imported = replace(checkpoint, trained=None)  # a trained network's weights, without its sizes
     parts, _ = read_parameters(imported, normalize=bool(checkpoint.calibration))

@@ -41,6 +41,7 @@ def curve(
     data: Mapping[str, Array] | None = None,
     params: Sequence[int] | None = None,
     quality: str = "refined",
+    quadrature: str | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def curve(
             the refined sizes were fitted to: their agreement is then optimistic.
         params: targets in parameters, each inside or above the feasible range; None takes ten, spaced geometrically
             over the feasible range, of trained sizes over the range that was trained.
-        quality: how sizes are made, as in `discretize`.
+        quality, quadrature: how sizes are made, as in `discretize`.
         device: where to compute; "auto" takes CUDA where there is one.
         progress: told the size in work and the finished share.
 
@@ -89,7 +90,9 @@ def curve(
         weights = checkpoint.weights
         if not plan.full_size:
             inner = scaled(report, start, end)
-            weights = discretize(checkpoint, plan, quality=quality, device=device, progress=inner).weights
+            weights = discretize(
+                checkpoint, plan, quality=quality, quadrature=quadrature, device=device, progress=inner
+            ).weights
         seconds = time.perf_counter() - started
         output = full_output if plan.full_size else _run(checkpoint, plan, weights, samples, place)
         points.append(_point(plan, output, full_output, labels, seconds))

@@ -80,6 +80,7 @@ def export_artifact(
     size: Budget | Plan,
     *,
     quality: str = "refined",
+    quadrature: str | None = None,
     multiple_of: int = 1,
     path: str | Path,
     checkpoint_digest: str,
@@ -94,6 +95,7 @@ def export_artifact(
         checkpoint: the integral network.
         size: what the artifact may cost at most, or the plan to make; the budget of a plan is its parameters.
         quality: one of `QUALITIES`.
+        quadrature: how quality `uniform` samples kernels, see `discretize`.
         multiple_of: every group size is a multiple of it or its full size.
         path: ONNX file to write; it appears when it is verified and on the disk, or not at all.
         checkpoint_digest: `sha256:…` of the network's `.inn` file.
@@ -112,6 +114,7 @@ def export_artifact(
     Raises:
         BudgetUnreachableError, InvalidBudgetError: see `choose_plan`.
         QualityUnavailableError: the checkpoint does not keep what the quality needs.
+        PartitionError: the quadrature is unknown, or the quality is another than `uniform`.
         ParityError: the artifact does not compute what PyTorch computes.
         ArtifactTooLargeError: it would pass 2 GiB.
         OSError: the file cannot be written.
@@ -127,7 +130,10 @@ def export_artifact(
     clock.lap("plan")
     report("discretize", 0.0)
     with _threads(threads) as used:
-        weights, method, held_out = _weights(checkpoint, plan, quality, device, scaled(report, 0.0, _DISCRETIZED))
+        kernels = _kernel_options(quality, quadrature)
+        weights, method, held_out = _weights(
+            checkpoint, plan, quality, quadrature, device, scaled(report, 0.0, _DISCRETIZED)
+        )
     _check_shapes(checkpoint, plan, weights)
     clock.lap("discretize")
     report("assemble", _DISCRETIZED)
@@ -172,9 +178,22 @@ def export_artifact(
         "agreement": agreement,
         "feasible": {"min": smallest, "max": largest},
         "full_size": plan.full_size,
-        "build_key": build_key(checkpoint_digest, plan, quality, numeric_options(device=device, threads=used)),
+        "build_key": build_key(
+            checkpoint_digest, plan, quality, {**numeric_options(device=device, threads=used), **kernels}
+        ),
         "seconds": clock.seconds,
     }
+
+
+def _kernel_options(quality: str, quadrature: str | None) -> dict[str, str]:
+    """What a quadrature adds to the build key: nothing where it is the default, however that was said."""
+    if quadrature is None:
+        return {}
+    from inn_core.discretize.discretize import uniform_sampling  # brings PyTorch
+    from inn_core.integral.kernel import KernelSampling
+
+    sampling = uniform_sampling(quality, quadrature)
+    return {} if sampling == KernelSampling() else {"quadrature": str(sampling)}
 
 
 @contextmanager
@@ -207,14 +226,14 @@ class _Clock:
 
 
 def _weights(
-    checkpoint: Checkpoint, plan: Plan, quality: str, device: str, progress: Progress
+    checkpoint: Checkpoint, plan: Plan, quality: str, quadrature: str | None, device: str, progress: Progress
 ) -> tuple[dict[str, Array], str, float | None]:
     """Weights in the order and dtypes of the template, how they were made, and the held-out loss."""
     if plan.full_size:
         return {name: checkpoint.weights[name] for name in checkpoint.template.weights}, "full", None
     from inn_core.discretize.discretize import discretize  # brings PyTorch, which planning does without
 
-    result = discretize(checkpoint, plan, quality=quality, device=device, progress=progress)
+    result = discretize(checkpoint, plan, quality=quality, quadrature=quadrature, device=device, progress=progress)
     weights = {
         name: result.weights[name].astype(checkpoint.weights[name].dtype, copy=False)
         for name in checkpoint.template.weights

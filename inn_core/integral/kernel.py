@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import torch
 
+from inn_core.errors import PartitionError
 from inn_core.integral.interpolation import Grid, Interpolation, Taps, interpolation_taps
 from inn_core.integral.partition import Partition, check_combination, uniform_partition
 from inn_core.integral.quadrature import Quadrature
@@ -38,6 +39,35 @@ class KernelSampling:
 
     def __post_init__(self) -> None:
         check_combination(self.quadrature, self.grid)
+
+    @classmethod
+    def parse(cls, text: str) -> KernelSampling:
+        """A rule, and after commas in any order an interpolation and a grid, such as `simpson` or `riemann,linear`.
+
+        What is left out is cubic, and the grid that the rule goes with: end-point for the trapezoid rule and
+        Simpson's, else cell-centred.
+
+        Raises:
+            PartitionError: a word is unknown or said twice, or the rule does not go with the grid.
+        """
+        rule, *others = (word.strip() for word in text.split(","))
+        interpolations, grids = set(others) & set(Interpolation), set(others) & set(Grid)
+        known = rule in set(Quadrature) and len(interpolations) <= 1 and len(grids) <= 1
+        if not known or len(others) != len(interpolations) + len(grids):
+            raise PartitionError(
+                f"quadrature '{text}' is not known; write one of {', '.join(Quadrature)}, and after commas one of "
+                f"{', '.join(Interpolation)} and one of {', '.join(Grid)}, such as simpson,linear",
+                quadrature=text,
+            )
+        quadrature = Quadrature(rule)
+        needs_ends = quadrature in (Quadrature.TRAPEZOID, Quadrature.SIMPSON)
+        grid = Grid.END_POINT if needs_ends else Grid.CELL_CENTRED
+        return cls(
+            Interpolation(next(iter(interpolations), Interpolation.CUBIC)), quadrature, Grid(next(iter(grids), grid))
+        )
+
+    def __str__(self) -> str:
+        return f"{self.quadrature},{self.interpolation},{self.grid}"
 
 
 def native_partition(

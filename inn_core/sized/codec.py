@@ -117,7 +117,8 @@ def to_checkpoint(
 ) -> Checkpoint:
     """A checkpoint with trained parameters in place of its weights.
 
-    Orders, paths, samples and provenance stay. What belonged to the old weights goes: the anchors.
+    Orders, paths, samples and provenance stay. What belonged to the old weights goes: the anchors, and the smoothing
+    orders, which are found again for the new ones unless the kernels were trained in them.
     """
     full = statistics.full
     with torch.no_grad():
@@ -126,12 +127,14 @@ def to_checkpoint(
         name: folded[name].detach().cpu().contiguous().numpy().astype(old.dtype, copy=False)
         for name, old in checkpoint.weights.items()
     }
-    permutations, partitions = checkpoint.channel_permutations, {}
+    changed, partitions = replace(checkpoint, weights=weights, anchors=()), {}
     if isinstance(sampler, KernelSampler):
         permutations = {name: order.cpu().numpy() for name, order in sampler.orders.items()}
         partitions = {
             name: {len(edges) - 1: edges.cpu().numpy() for edges in tuned} for name, tuned in sampler.tuned.items()
         }
+    else:
+        permutations = smoothing_orders(changed)
     trained = TrainedSizes(
         sampling=sampler.describe(),
         scales={node.weight: _numpy(parts.scale(node.weight)) for node in parts.nodes},
@@ -139,7 +142,7 @@ def to_checkpoint(
         paths={unit: tuple(_measured(size) for size in path) for unit, path in statistics.paths.items()},
         partitions=partitions,
     )
-    return replace(checkpoint, weights=weights, anchors=(), channel_permutations=permutations, trained=trained)
+    return replace(changed, channel_permutations=permutations, trained=trained)
 
 
 def _measured(size: CalibratedSize) -> MeasuredSize:

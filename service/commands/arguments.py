@@ -30,6 +30,15 @@ QualityOption = Annotated[
         show_default=False,
     ),
 ]
+QuadratureOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RULE[,…]",
+        help="Rule by which quality uniform integrates kernels: riemann, trapezoid, simpson or gauss-legendre; after "
+        "commas linear or cubic, and cell-centred or end-point. riemann,cubic,cell-centred when not given.",
+        show_default=False,
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="auto takes CUDA when there is one; cpu or cuda force it.")]
 BatchOption = Annotated[int, typer.Option(min=1, max=LARGEST_BATCH, help="Rows of one run, for measured budgets.")]
 ThreadsOption = Annotated[

@@ -12,6 +12,7 @@ from service.commands.arguments import (
     CheckpointArgument,
     DeviceOption,
     JsonOption,
+    QuadratureOption,
     QualityOption,
     check_input_file,
     check_output_file,
@@ -33,6 +34,7 @@ def curve(
         str | None, typer.Option(metavar="N,N,…", help="Parameter counts to measure; ten over the range when left out.")
     ] = None,
     quality: QualityOption = None,
+    quadrature: QuadratureOption = None,
     device: DeviceOption = "auto",
     json: JsonOption = False,
     plot: Annotated[Path | None, typer.Option(metavar="F.png", help="Also draw the curve into this file.")] = None,
@@ -47,7 +49,13 @@ def curve(
 
     with progress_reports("curve") as progress:
         result = local.size_quality_curve(
-            checkpoint, data=arrays, params=targets, quality=quality, device=device, progress=progress
+            checkpoint,
+            data=arrays,
+            params=targets,
+            quality=quality,
+            quadrature=quadrature,
+            device=device,
+            progress=progress,
         )
         if plot is not None:
             local.plot_curve(result, plot)

@@ -11,6 +11,7 @@ from service.commands.arguments import (
     CheckpointArgument,
     DeviceOption,
     JsonOption,
+    QuadratureOption,
     QualityOption,
     check_input_file,
     check_output_file,
@@ -35,6 +36,7 @@ def export(
         int | None, typer.Option("--bytes", metavar="N", help="At most N bytes of ONNX file.")
     ] = None,
     quality: QualityOption = None,
+    quadrature: QuadratureOption = None,
     multiple_of: Annotated[
         int, typer.Option(metavar="N", help="Make every group size a multiple of N, such as 8.")
     ] = 1,
@@ -54,6 +56,7 @@ def export(
             value=value,
             output=output,
             quality=quality,
+            quadrature=quadrature,
             multiple_of=multiple_of,
             device=device,
             progress=progress,

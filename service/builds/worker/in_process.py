@@ -115,6 +115,7 @@ def size_quality_curve(
     data: Arrays | None,
     params: Sequence[int] | None,
     quality: str | None = None,
+    quadrature: str | None = None,
     device: str = "auto",
     progress: Report,
 ) -> dict[str, Any]:
@@ -125,6 +126,7 @@ def size_quality_curve(
         data: samples by graph input and, for accuracy, `labels`; without it the samples in the checkpoint are used.
         params: parameter counts to measure; without it ten over the feasible range.
         quality: how each size is made; None takes the best that the checkpoint offers.
+        quadrature: how quality `uniform` samples kernels.
         device: `auto`, `cpu` or `cuda`.
         progress: called with a stage and the finished share.
 
@@ -138,12 +140,27 @@ def size_quality_curve(
     from inn_core.exporting.curve import curve
 
     network = load_checkpoint(path)
-    chosen = quality or _best_quality(network)
-    return dict(curve(network, data=data, params=params, quality=chosen, device=device, progress=progress))
+    chosen = quality or _best_quality(network, quadrature)
+    return dict(
+        curve(
+            network,
+            data=data,
+            params=params,
+            quality=chosen,
+            quadrature=quadrature,
+            device=device,
+            progress=progress,
+        )
+    )
 
 
-def _best_quality(checkpoint: Checkpoint) -> str:
-    """The first quality that a checkpoint offers; one that offers none is told so by whoever asks for `refined`."""
+def _best_quality(checkpoint: Checkpoint, quadrature: str | None) -> str:
+    """The first quality that a checkpoint offers; one that offers none is told so by whoever asks for `refined`.
+
+    A quadrature is chosen for `uniform` alone.
+    """
+    if quadrature is not None:
+        return "uniform"
     from inn_core.checkpoint.checkpoint import QUALITIES
 
     return next(iter(checkpoint.qualities), QUALITIES[0])
@@ -169,6 +186,7 @@ def export(
     value: int,
     output: Path,
     quality: str | None = None,
+    quadrature: str | None = None,
     multiple_of: int = 1,
     device: str = "auto",
     progress: Report,
@@ -181,6 +199,7 @@ def export(
         value: what the artifact may have of it at most.
         output: ONNX file to write; it appears whole or not at all.
         quality: one of `inn_core.checkpoint.checkpoint.QUALITIES`; None takes the best that the checkpoint offers.
+        quadrature: how quality `uniform` samples kernels.
         multiple_of: group sizes are multiples of this.
         device: `auto`, `cpu` or `cuda`.
         progress: called with a stage and the finished share.
@@ -201,7 +220,8 @@ def export(
         export_artifact(
             network,
             budget,
-            quality=quality or _best_quality(network),
+            quality=quality or _best_quality(network, quadrature),
+            quadrature=quadrature,
             multiple_of=multiple_of,
             path=output,
             checkpoint_digest=file_digest(path),

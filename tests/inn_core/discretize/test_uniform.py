@@ -11,10 +11,16 @@ import pytest
 import torch
 
 from inn_core.checkpoint.checkpoint import Checkpoint
+from inn_core.checkpoint.storage import load_checkpoint
 from inn_core.discretize.uniform import trained_weights, uniform_weights
+from inn_core.errors import PartitionError
 from inn_core.exporting.export import export_artifact
+from inn_core.integral.channel_permutation import smoothing_orders
+from inn_core.integral.kernel import KernelSampling
 from inn_core.planning.plan import Budget, feasible_range
+from inn_core.sized.codec import kernel_sampler
 from inn_core.training.integral_network import IntegralNetwork
+from inn_core.training.recipes.shipped import shipped_file
 from tests.inn_core.graph.tiny import run
 from tests.inn_core.sized_networks import (
     KINDS,
@@ -130,3 +136,54 @@ def test_weights_keep_the_dtypes_of_the_checkpoint() -> None:
     sizes = shares(checkpoint, 0.5)
     for weights in (trained_weights(trained, sizes, device=CPU), uniform_weights(trained, sizes, device=CPU)):
         assert {array.dtype for array in weights.values()} == {np.dtype(np.float64)}
+
+
+def test_a_quadrature_decides_weights_and_build_key_and_the_default_does_not(tmp_path: Path) -> None:
+    checkpoint = smoothed(small_mlp())
+    low, high = feasible_range(checkpoint, "params")
+
+    def exported(quadrature: str | None, quality: str = "uniform") -> tuple[str, str]:
+        manifest = export_artifact(
+            checkpoint,
+            Budget("params", (low + high) // 2),
+            quality=quality,
+            quadrature=quadrature,
+            path=tmp_path / "a.onnx",
+            checkpoint_digest=DIGEST,
+            device="cpu",
+        )
+        return manifest["digest"], manifest["build_key"]
+
+    plain = exported(None)
+    assert exported("riemann") == exported("riemann,cell-centred,cubic") == plain
+    others = [plain, *(exported(text) for text in ("riemann,linear", "simpson", "trapezoid", "gauss-legendre"))]
+    assert len({digest for digest, _ in others}) == len({key for _, key in others}) == len(others)
+    for quality, quadrature in (("refined", "simpson"), ("uniform", "euler")):
+        with pytest.raises(PartitionError):
+            exported(quadrature, quality)
+
+
+def test_a_quadrature_samples_the_network_with_that_rule() -> None:
+    checkpoint = replace(smoothed(small_mlp()), calibration={})
+    sizes, sampling = shares(checkpoint, 0.5), KernelSampling.parse("simpson,linear")
+    found = uniform_weights(checkpoint, sizes, device=CPU, sampling=sampling)
+    network = IntegralNetwork(checkpoint, sampler=kernel_sampler(checkpoint, sampling=sampling), normalize=False)
+    expected = network.at(sizes).weights()
+    for name, weight in expected.items():
+        np.testing.assert_array_equal(found[name], weight.numpy(force=True))
+
+
+@pytest.mark.parametrize("name", ["fashion_resnet", "fashion_resnet_imported"])
+def test_shipped_checkpoints_offer_uniform_sizes(name: str, tmp_path: Path) -> None:
+    """With the smoothing orders of their own weights; the export compares ONNX Runtime with PyTorch itself."""
+    shipped = load_checkpoint(shipped_file(f"checkpoints/{name}.inn"))
+    trained = ["trained"] if name == "fashion_resnet" else []
+    assert shipped.qualities == ["refined", "instant", *trained, "uniform"]
+    orders = smoothing_orders(shipped)
+    assert all(np.array_equal(shipped.channel_permutations[group], order) for group, order in orders.items())
+    path = tmp_path / "a.onnx"
+    manifest = export_artifact(
+        shipped, Budget("params", 170_000), quality="uniform", path=path, checkpoint_digest=DIGEST, device="cpu"
+    )
+    assert manifest["method"] == "uniform"
+    assert manifest["parity"] < PARITY

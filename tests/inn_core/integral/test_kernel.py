@@ -188,3 +188,24 @@ def test_precision_follows_the_nodes() -> None:
 def test_rules_with_end_points_are_refused_on_cell_centres(quadrature: Quadrature) -> None:
     with pytest.raises(PartitionError, match="use grid 'end-point'"):
         KernelSampling(quadrature=quadrature)
+
+
+@every
+def test_a_sampling_is_parsed_from_what_it_shows(sampling: KernelSampling) -> None:
+    assert KernelSampling.parse(str(sampling)) == sampling
+    rule, interpolation, grid = str(sampling).split(",")
+    assert KernelSampling.parse(f"{rule}, {grid}, {interpolation}") == sampling
+
+
+def test_what_a_quadrature_leaves_out_goes_with_its_rule() -> None:
+    assert KernelSampling.parse("riemann") == KernelSampling()
+    assert KernelSampling.parse("simpson") == KernelSampling(quadrature=Quadrature.SIMPSON, grid=Grid.END_POINT)
+    assert KernelSampling.parse("gauss-legendre,linear").grid is Grid.CELL_CENTRED
+
+
+@pytest.mark.parametrize(
+    "text", ["", "euler", "linear", "simpson,cell-centred", "riemann,linear,cubic", "riemann,cubic,"]
+)
+def test_an_unknown_quadrature_is_refused(text: str) -> None:
+    with pytest.raises(PartitionError):
+        KernelSampling.parse(text)
