@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from service.hub.fleet import tables as store
+from service.hub.fleet.coordination import GroupWriter
 from service.hub.fleet.errors import FleetFullError, NodeConflictError, UnknownTokenError
-from service.hub.fleet.group_writer import GroupWriter
 from service.hub.fleet.records import Node, Token
-from service.hub.fleet.registry import Directory
+from service.hub.fleet.registry import NodeRegistry
 from service.signing.admin_key import AdminKey
 from service.signing.enrolment_tokens import EnrolmentToken, TokenRecord, unknown_token
 from service.signing.keys import PublicKey
@@ -32,7 +32,7 @@ class Authenticator:
     Args:
         database: of the fleet.
         writer: of that database.
-        directory: the nodes.
+        registry: the nodes.
         vault: the keys of the hub.
         admin_key: of administrators.
         clock: seconds since the epoch.
@@ -42,14 +42,14 @@ class Authenticator:
         self,
         database: Database,
         writer: GroupWriter,
-        directory: Directory,
+        registry: NodeRegistry,
         *,
         vault: Vault,
         admin_key: AdminKey,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._writer = writer
-        self._directory = directory
+        self._registry = registry
         self._vault = vault
         self._admin_key = admin_key
         self._clock = clock
@@ -79,8 +79,8 @@ class Authenticator:
             ServiceError: of `RequestVerifier.check`.
         """
         name = self._verifier.check(headers, method=method, target=target, body=body, key_of=self._key_of)
-        node = self._directory.get(name)
-        self._directory.seen(node)
+        node = self._registry.get(name)
+        self._registry.seen(node)
         return node
 
     # Tokens
@@ -155,7 +155,7 @@ class Authenticator:
         if known is None:
             raise unknown_token(token.id)
         record = TokenRecord(known.id, known.secret_hash, known.node, known.expires, known.used_at)
-        node = self._directory.find(name)
+        node = self._registry.find(name)
         is_again = known.used_by == name and node is not None and node.public_key == key.text
         if node is not None and is_again and record.is_of(token):
             return node, False
@@ -166,7 +166,7 @@ class Authenticator:
         # From here on the token is used up, so that a second request at the same time finds it so.
         self._tokens[token.id] = replace(known, used_at=now, used_by=name)
         try:
-            enrolled = await self._directory.enroll(
+            enrolled = await self._registry.enroll(
                 name,
                 key.text,
                 labels=labels,
@@ -185,7 +185,7 @@ class Authenticator:
         self._verifier.forget(name)
 
     def _key_of(self, name: str) -> PublicKey | None:
-        node = self._directory.find(name)
+        node = self._registry.find(name)
         if node is None:
             return None
         key = self._keys.get(name)

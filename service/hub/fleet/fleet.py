@@ -1,4 +1,4 @@
-"""The fleet of a hub: directory, admission, planner and rollouts, opened and closed together, and what ties them."""
+"""The fleet of a hub: registry, admission, planner and rollouts, opened and closed together, and what ties them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ from service.contract.node_states import ALL_STATES
 from service.ground.errors import ServiceError
 from service.ground.metrics import gauge
 from service.hub.fleet.authentication import Authenticator
-from service.hub.fleet.group_writer import GroupWriter
+from service.hub.fleet.coordination import GroupWriter, wait_for_wake
+from service.hub.fleet.documents import Reported
 from service.hub.fleet.reconciler import Reconciler
 from service.hub.fleet.records import Generation, Node
-from service.hub.fleet.registry import Directory
+from service.hub.fleet.registry import NodeRegistry
 from service.hub.fleet.release_content import Artifacts, Exporter, Models, ReleaseContentBuilder
 from service.hub.fleet.release_signing import Signer
-from service.hub.fleet.reports import Reported
-from service.hub.fleet.resource_version import wait_for_wake
-from service.hub.fleet.rollouts import Rollouts
+from service.hub.fleet.rollout.rollouts import Rollouts
 from service.hub.fleet.sizing import budget_search as device
-from service.hub.fleet.sizing.drift_watch import DriftWatch
+from service.hub.fleet.sizing.drift import DriftWatch
 from service.hub.fleet.tables import open_fleet_database
 from service.inference.session_pool import SessionPool
 from service.signing.admin_key import AdminKey
@@ -68,14 +67,14 @@ class Fleet:
     def __init__(
         self,
         *,
-        directory: Directory,
+        registry: NodeRegistry,
         admission: Authenticator,
         planner: Reconciler,
         rollouts: Rollouts,
         vault: Vault,
         contents: ReleaseContentBuilder,
     ) -> None:
-        self.directory = directory
+        self.registry = registry
         self.admission = admission
         self.rollouts = rollouts
         self.vault = vault
@@ -86,7 +85,7 @@ class Fleet:
         self._retry_at = 0.0
         self._searching: set[str] = set()
         self._drift = DriftWatch()
-        directory.changed = self._changed
+        registry.changed = self._changed
 
     # What nodes ask
 
@@ -121,19 +120,19 @@ class Fleet:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0 or not await wait_for_wake(node.waiting, left):
                 return None
-            self.directory.seen(node)
+            self.registry.seen(node)
         return None
 
     async def report(self, node: Node, reported: Reported) -> None:
         """Takes over what a node says; durable, as far as it decides something, when it returns."""
-        await self.directory.report(node, reported)
+        await self.registry.report(node, reported)
         await self._search(node)
 
     # What administrators ask
 
     async def changes(self, *, after: int | None, seconds: float) -> int:
         """Waits until the fleet is at another revision than `after`; returns the revision now."""
-        revision = self.directory.revision
+        revision = self.registry.revision
         if after is not None and after == revision.number:
             await revision.wait_beyond(after, seconds)
             if revision.number != after:
@@ -142,7 +141,7 @@ class Fleet:
 
     async def remove(self, name: str) -> None:
         """Forgets a node; its key counts no more."""
-        node = await self.directory.remove(name)
+        node = await self.registry.remove(name)
         self.admission.forget(name)
         self._drift.forget(name)
         self._planner.forget(node)
@@ -150,7 +149,7 @@ class Fleet:
 
     def view(self, node: Node) -> dict[str, Any]:
         """A node as administrators see it; `problem` is a `Problem` or None."""
-        stale = self.directory.is_stale(node)
+        stale = self.registry.is_stale(node)
         current = node.current
         return {
             "node": node.name,
@@ -170,7 +169,7 @@ class Fleet:
 
     async def run(self, sleep: Callable[[float], Any] = asyncio.sleep) -> None:
         """Makes what is wanted ready, takes the steps of rollouts, writes what is pending; until it is cancelled."""
-        for node in self.directory.select():
+        for node in self.registry.select():
             self._planner.ensure(node)
         ticking = asyncio.create_task(self._tick(sleep), name="fleet tick")
         try:
@@ -187,22 +186,22 @@ class Fleet:
     def dismiss(self) -> None:
         """Answers everybody who waits, since the hub is about to stop: an open request would hold it up."""
         self._is_leaving = True
-        for node in self.directory.select():
+        for node in self.registry.select():
             node.wake()
-        self.directory.revision.advance()
+        self.registry.revision.advance()
 
     async def close(self) -> None:
         """Gives up what is being made, and writes what is pending."""
         await self._planner.close()
-        await _logged(self.directory.flush())
+        await _logged(self.registry.flush())
 
     async def _tick(self, sleep: Callable[[float], Any]) -> None:
         while True:
-            self.directory.notice_stale()
-            counts = self.directory.counts()
+            self.registry.notice_stale()
+            counts = self.registry.counts()
             for state in ALL_STATES:
                 _NODES.labels(state).set(counts.get(state, 0))
-            await _logged(self.directory.flush())
+            await _logged(self.registry.flush())
             now = asyncio.get_running_loop().time()
             if now >= self._retry_at:
                 self._retry_at = now + RETRY_MODEL_SECONDS
@@ -212,12 +211,12 @@ class Fleet:
 
     async def _retry_models(self) -> None:
         """Goes on with nodes whose model was unknown and is there now."""
-        for node in self.directory.select():
+        for node in self.registry.select():
             problem = None if node.current is None else node.current.problem
             if node.current is not None and problem is not None and problem.code == "unknown-model":
                 with contextlib.suppress(ServiceError):
                     self._contents.qualities(node.current.desired.model)
-                    await self.directory.retry(node)
+                    await self.registry.retry(node)
 
     async def _search(self, node: Node) -> None:
         """Goes on with a search when the node has measured what it was asked to."""
@@ -226,7 +225,7 @@ class Fleet:
             return
         if current.kind == "release":
             search = self._drift.observe(node)
-            if search is not None and self.directory.may_change(node):
+            if search is not None and self.registry.may_change(node):
                 log.info("device has changed", extra={"node": node.name, "generation": current.number})
                 await self._continue(node, search)
             return
@@ -236,14 +235,14 @@ class Fleet:
         search = device.with_timings(dict(current.search), current.desired.budget, timings)
         if report.observed_generation == current.number:  # it is done with the probe, and may have failed
             search = device.without_unmeasured(search, current.desired.budget)
-        if device.unmeasured(search) or not self.directory.may_change(node):
+        if device.unmeasured(search) or not self.registry.may_change(node):
             return
         await self._continue(node, search)
 
     async def _continue(self, node: Node, search: device.Search) -> None:
         self._searching.add(node.name)
         try:
-            await self.directory.continue_search(node, search)
+            await self.registry.continue_search(node, search)
         finally:
             self._searching.discard(node.name)
 
@@ -284,18 +283,18 @@ async def open_fleet(
     database = await asyncio.to_thread(open_fleet_database, folder / DATABASE_FILE)
     try:
         writer = GroupWriter(database)
-        directory = Directory(database, writer, poll_seconds=options.poll_seconds, clock=clock)
+        registry = NodeRegistry(database, writer, poll_seconds=options.poll_seconds, clock=clock)
         contents = ReleaseContentBuilder(exports=exports, models=models, store=store, sessions=sessions)
         fleet = Fleet(
-            directory=directory,
-            admission=Authenticator(database, writer, directory, vault=vault, admin_key=admin_key, clock=clock),
+            registry=registry,
+            admission=Authenticator(database, writer, registry, vault=vault, admin_key=admin_key, clock=clock),
             planner=Reconciler(
                 contents=contents,
                 signer=Signer(vault, release_days=options.release_days, clock=clock),
                 writer=writer,
-                settled=directory.settled,
+                settled=registry.settled,
             ),
-            rollouts=Rollouts(database, writer, directory, clock=clock),
+            rollouts=Rollouts(database, writer, registry, clock=clock),
             vault=vault,
             contents=contents,
         )

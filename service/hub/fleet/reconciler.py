@@ -15,9 +15,9 @@ from typing import Any
 
 from service.contract.sizes import LARGEST_VALUE
 from service.ground.errors import DigestMismatchError, ServiceError
-from service.hub.fleet.desired import Desired
+from service.hub.fleet.coordination import GroupWriter
+from service.hub.fleet.documents import Desired
 from service.hub.fleet.errors import DeviceBudgetError, DeviceNotMeasuredError
-from service.hub.fleet.group_writer import GroupWriter
 from service.hub.fleet.records import Generation, Node, Problem
 from service.hub.fleet.release_content import INSTANT, ReleaseContentBuilder, is_final
 from service.hub.fleet.release_signing import Signer

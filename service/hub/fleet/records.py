@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 from service.contract.node_states import NEW, STALE
 from service.ground.errors import ServiceError
-from service.hub.fleet.desired import Desired
-from service.hub.fleet.reports import Reported
+from service.hub.fleet.documents import Desired, Reported
 from service.signing.fields import MAX_SECONDS
 
 Kind = Literal["release", "probe"]

@@ -16,13 +16,10 @@ from typing import Any
 
 from service.ground.errors import InvalidRequestError
 from service.hub.fleet import tables as store
-from service.hub.fleet.desired import Declared, Desired
+from service.hub.fleet.coordination import Change, GroupWriter, RateLimiter, ResourceVersion
+from service.hub.fleet.documents import Declared, Desired, Reported
 from service.hub.fleet.errors import FleetFullError, GenerationConflictError, NothingToRollBackError, UnknownNodeError
-from service.hub.fleet.group_writer import Change, GroupWriter
-from service.hub.fleet.rate_limiter import RateLimiter
 from service.hub.fleet.records import DECLARED, PLANNED, RETRIED, ROLLBACK, Generation, Node
-from service.hub.fleet.reports import Reported
-from service.hub.fleet.resource_version import ResourceVersion
 from service.store.database import Database
 
 log = logging.getLogger(__name__)
@@ -34,7 +31,7 @@ FORESEEN_GENERATIONS = 2**40
 """No node gets so many; larger numbers in a report are a mistake."""
 
 
-class Directory:
+class NodeRegistry:
     """The nodes. Belongs to one event loop.
 
     Args:

@@ -15,7 +15,7 @@ from service.builds.export_request import ExportRequest, default_quality
 from service.builds.exports import Export
 from service.contract.sizes import CountedUnit
 from service.ground.errors import DigestMismatchError, ServiceError
-from service.hub.fleet.desired import Desired
+from service.hub.fleet.documents import Desired
 from service.inference import reference_outputs as self_test
 from service.inference.session_pool import SessionPool
 

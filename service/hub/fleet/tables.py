@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from service.hub.fleet.desired import Desired
-from service.hub.fleet.group_writer import Change
+from service.hub.fleet.coordination import Change
+from service.hub.fleet.documents import Desired, Reported
 from service.hub.fleet.records import Generation, Node, Problem, Token
-from service.hub.fleet.reports import Reported
 from service.store.database import Database
 from service.store.schema import Schema
 

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.http.problems import problem_body
-from service.hub.fleet.reports import Reported
+from service.hub.fleet.documents import Reported
 from service.hub.fleet_auth import signed_by
 from service.hub.routes.fleet_bodies import REPORT_BYTES, EnrollBody, read_model, wait_of, whole_number
 from service.hub.routes.fleet_nodes import json_response

@@ -11,8 +11,7 @@ from service.contract.sizes import LARGEST_VALUE
 from service.ground.errors import InvalidRequestError
 from service.ground.names import NAME_PATTERN
 from service.http.body import parse_small_json_object, read_body
-from service.hub.fleet.desired import STRICT, Change
-from service.hub.fleet.reports import Capability
+from service.hub.fleet.documents import STRICT, Capability, Change
 from service.hub.routes.bodies import translated
 
 BODY_BYTES = 64 << 10

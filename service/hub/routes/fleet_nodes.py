@@ -11,7 +11,7 @@ from starlette.responses import Response
 from service.ground.errors import InvalidRequestError
 from service.ground.names import check_name
 from service.http.problems import problem_body
-from service.hub.fleet.desired import Desired
+from service.hub.fleet.documents import Desired
 from service.hub.fleet.records import ADMIN, Node
 from service.hub.routes.fleet_bodies import (
     LabelsBody,
@@ -34,14 +34,14 @@ async def list_nodes(request: Request) -> Response:
     hub: Hub = request.app.state.hub
     selector, after, seconds = selector_of(request), whole_number(request, "after"), wait_of(request)
     revision = await hub.fleet.changes(after=after, seconds=seconds)
-    nodes = [node_body(hub, node) for node in hub.fleet.directory.select(selector)]
+    nodes = [node_body(hub, node) for node in hub.fleet.registry.select(selector)]
     return json_response({"revision": revision, "nodes": nodes})
 
 
 async def get_node(request: Request) -> Response:
     """One node: what it should run, what it says, and what stands in the way."""
     hub: Hub = request.app.state.hub
-    return _node(hub, hub.fleet.directory.get(node_name(request)))
+    return _node(hub, hub.fleet.registry.get(node_name(request)))
 
 
 async def delete_node(request: Request) -> Response:
@@ -56,7 +56,7 @@ async def patch_node(request: Request) -> Response:
     hub: Hub = request.app.state.hub
     name = node_name(request)
     body = await read_model(request, LabelsBody)
-    return _node(hub, await hub.fleet.directory.label(name, body.labels))
+    return _node(hub, await hub.fleet.registry.label(name, body.labels))
 
 
 async def put_desired(request: Request) -> Response:
@@ -67,16 +67,16 @@ async def put_desired(request: Request) -> Response:
     hub: Hub = request.app.state.hub
     name = node_name(request)
     desired = await read_model(request, Desired)
-    await hub.fleet.directory.set_desired(name, desired, origin=ADMIN, if_generation=_if_match(request))
-    return _node(hub, hub.fleet.directory.get(name))
+    await hub.fleet.registry.set_desired(name, desired, origin=ADMIN, if_generation=_if_match(request))
+    return _node(hub, hub.fleet.registry.get(name))
 
 
 async def post_rollback(request: Request) -> Response:
     """Give a node again what it had committed before what it has now: the very artifact, as a new generation."""
     hub: Hub = request.app.state.hub
     name = node_name(request)
-    await hub.fleet.directory.roll_back(name)
-    return _node(hub, hub.fleet.directory.get(name))
+    await hub.fleet.registry.roll_back(name)
+    return _node(hub, hub.fleet.registry.get(name))
 
 
 async def post_token(request: Request) -> Response:

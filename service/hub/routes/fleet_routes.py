@@ -10,8 +10,7 @@ from pydantic import BaseModel
 from service.contract.node_states import ALL_STATES
 from service.ground.names import NAME_PATTERN
 from service.http.routing import Operation, header_parameter, path_parameter, query_parameter
-from service.hub.fleet.desired import Desired
-from service.hub.fleet.reports import Reported
+from service.hub.fleet.documents import Desired, Reported
 from service.hub.routes.fleet_agents import get_desired, get_keyring, post_enroll, put_reported
 from service.hub.routes.fleet_bodies import LONGEST_WAIT_SECONDS, EnrollBody, LabelsBody, RolloutBody, TokenBody
 from service.hub.routes.fleet_nodes import (

@@ -90,7 +90,7 @@ def test_a_rollout_reaches_all_nodes_within_seconds(toy: LiveHub, n_nodes: int) 
         async with many(toy.url, n_nodes) as (client, nodes):
             hearing = [asyncio.create_task(node.hear()) for node in nodes]
             await asyncio.sleep(1.0)  # all of them wait now
-            writes = toy.hub.fleet.directory._database._connection.total_changes
+            writes = toy.hub.fleet.registry._database._connection.total_changes
             body = {
                 "selector": {"group": "many"},
                 "model": "toy",
@@ -102,7 +102,7 @@ def test_a_rollout_reaches_all_nodes_within_seconds(toy: LiveHub, n_nodes: int) 
             heard = await asyncio.gather(*hearing)
             while (found := admin.rollout(rollout["id"]))["state"] not in ("done", "aborted"):
                 await asyncio.sleep(0.05)
-            written = toy.hub.fleet.directory._database._connection.total_changes - writes
+            written = toy.hub.fleet.registry._database._connection.total_changes - writes
             used = time.process_time() - used
             return [moment - began for moment in heard], used, found["state"], written
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from service.contract.sizes import CountedUnit
-from service.hub.fleet.desired import Budget
+from service.hub.fleet.documents import Budget
 from service.hub.fleet.sizing.curve import Measured, Size
 from service.hub.fleet.sizing.search import Decision, measurements, target_for, unit_for
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from service.hub.fleet.desired import Budget, Desired
-from service.hub.fleet.group_writer import GroupWriter
+from service.hub.fleet.coordination import GroupWriter
+from service.hub.fleet.documents import Budget, Desired, Reported
 from service.hub.fleet.records import Generation, Node
-from service.hub.fleet.registry import Directory
-from service.hub.fleet.reports import Reported
-from service.hub.fleet.rollouts import Rollouts
+from service.hub.fleet.registry import NodeRegistry
+from service.hub.fleet.rollout.rollouts import Rollouts
 from service.hub.fleet.tables import open_fleet_database, update_generation
 from service.signing.keys import KeyPair
 from service.store.database import Database
@@ -34,18 +33,18 @@ class Clock:
 
 @dataclass
 class Parts:
-    """A directory, its rollouts and what they write to."""
+    """A registry, its rollouts and what they write to."""
 
     database: Database
     writer: GroupWriter
-    directory: Directory
+    registry: NodeRegistry
     rollouts: Rollouts
     clock: Clock
     changed: list[str] = field(default_factory=list)
 
     async def enroll(self, name: str, **labels: str) -> Node:
         """Adds a node."""
-        return await self.directory.enroll(name, KEY, labels=labels, capability={})
+        return await self.registry.enroll(name, KEY, labels=labels, capability={})
 
     async def ready(self, node: Node) -> Generation:
         """Makes the current generation of a node ready, as the planner would, with a made-up artifact."""
@@ -59,13 +58,13 @@ class Parts:
         )
         await self.writer.commit(update_generation(node.name, made))
         node.current = made
-        self.directory.settled(node)
+        self.registry.settled(node)
         return made
 
     async def commit(self, node: Node) -> Generation:
         """Lets a node take up its current generation and keep it."""
         made = await self.ready(node)
-        await self.directory.report(node, reported("committed", made))
+        await self.registry.report(node, reported("committed", made))
         assert node.current is not None
         return node.current
 
@@ -76,13 +75,13 @@ async def open_parts(folder: Path, clock: Clock | None = None, running: Clock | 
     clock = clock or Clock()
     database = open_fleet_database(folder / "fleet.sqlite")
     writer = GroupWriter(database)
-    directory = Directory(database, writer, poll_seconds=POLL_SECONDS, clock=clock, running=running or clock)
-    parts = Parts(database, writer, directory, Rollouts(database, writer, directory, clock=clock), clock)
-    directory.changed = lambda node: parts.changed.append(node.name)
+    registry = NodeRegistry(database, writer, poll_seconds=POLL_SECONDS, clock=clock, running=running or clock)
+    parts = Parts(database, writer, registry, Rollouts(database, writer, registry, clock=clock), clock)
+    registry.changed = lambda node: parts.changed.append(node.name)
     try:
         yield parts
     finally:
-        await directory.flush()
+        await registry.flush()
         await writer.close()
         database.close()
 

@@ -40,7 +40,7 @@ class Desk:
         self.admission = Authenticator(
             parts.database,
             parts.writer,
-            parts.directory,
+            parts.registry,
             vault=self.vault,
             admin_key=AdminKey("s" * 20),
             clock=parts.clock,
@@ -85,7 +85,7 @@ def test_a_token_lets_one_node_in_once_and_the_same_node_may_ask_again(tmp_path:
         for name, key in (("a", KEYS[1]), ("b", KEYS[0]), ("b", KEYS[1])):
             with pytest.raises(InvalidTokenError):
                 await desk.enroll(name, kept[0], key)
-        await desk.parts.directory.remove("a")
+        await desk.parts.registry.remove("a")
         with pytest.raises(InvalidTokenError):
             await desk.enroll("a", kept[0])
         (shown,) = desk.admission.tokens()
@@ -104,7 +104,7 @@ def test_of_many_at_once_a_token_lets_one_in(tmp_path: Path) -> None:
         )
         assert sum(result is True for result in results) == 1
         assert sum(isinstance(result, InvalidTokenError) for result in results) == 3
-        assert len(desk.parts.directory) == 1
+        assert len(desk.parts.registry) == 1
 
     with_desk(tmp_path, run)
 
@@ -126,7 +126,7 @@ def test_wrong_tokens_and_keys_are_refused(tmp_path: Path) -> None:
         clock.now += 61
         with pytest.raises(InvalidTokenError, match="expired"):
             await desk.enroll("a", token.text)
-        assert len(desk.parts.directory) == 0
+        assert len(desk.parts.registry) == 0
 
     with_desk(tmp_path, run, clock)
 
@@ -168,7 +168,7 @@ def test_requests_are_checked(tmp_path: Path) -> None:
             assert caught.value.fields["hub_time"] == now
         with pytest.raises(UnknownKeyError):
             desk.check(node="nobody")
-        await desk.parts.directory.remove("a")
+        await desk.parts.registry.remove("a")
         desk.admission.forget("a")
         with pytest.raises(UnknownKeyError):
             desk.check()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.hub.fleet.desired import Budget
+from service.hub.fleet.documents import Budget
 from service.hub.fleet.sizing import budget_search as device
 from service.hub.fleet.sizing.search import MAX_EXPORTS, choose_ladder
 

@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from service.hub.fleet.desired import Budget, Desired
+from service.hub.fleet.documents import Budget, Desired
 from service.hub.fleet.records import Generation, Node
 from service.hub.fleet.sizing import budget_search as device
-from service.hub.fleet.sizing.drift import FAST_SECONDS, SLOW_SECONDS
-from service.hub.fleet.sizing.drift_watch import DriftWatch
+from service.hub.fleet.sizing.drift import FAST_SECONDS, SLOW_SECONDS, DriftWatch
 from tests.service.hub.fleet.parts import Clock, reported
 from tests.service.hub.fleet.test_device import manifest, rows
 from tests.service.hub.fleet.test_signing import SELF_TEST

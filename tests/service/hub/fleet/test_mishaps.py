@@ -9,7 +9,7 @@ import pytest
 
 from service.hub.fleet import fleet
 from service.hub.fleet.authentication import Authenticator
-from service.hub.fleet.desired import Change
+from service.hub.fleet.documents import Change
 from service.hub.fleet.records import ADMIN
 from service.signing.admin_key import AdminKey
 from service.signing.errors import ClockSkewError, ReplayedRequestError
@@ -33,7 +33,7 @@ def test_a_clock_that_is_set_back_does_not_lock_the_fleet_out(tmp_path: Path) ->
             admission = Authenticator(
                 parts.database,
                 parts.writer,
-                parts.directory,
+                parts.registry,
                 vault=Vault.open(tmp_path / "keys"),
                 admin_key=AdminKey("s" * 20),
                 clock=clock,
@@ -74,11 +74,11 @@ def test_what_a_node_was_started_with_counts_also_when_the_hub_was_restored(tmp_
     async def run() -> None:
         async with open_parts(tmp_path) as parts:
             node = await parts.enroll("n0")
-            await parts.directory.set_desired("n0", desired(10), origin=ADMIN)
+            await parts.registry.set_desired("n0", desired(10), origin=ADMIN)
             assert node.current is not None
             declared = {"model": "toy", "budget": {"unit": "params", "value": 70}}
             report = reported("committed", node.current, observed_generation=57, declared=declared)
-            await parts.directory.report(node, report)
+            await parts.registry.report(node, report)
             assert (node.current.number, node.current.desired) == (58, desired(70))
 
     asyncio.run(run())
@@ -89,16 +89,16 @@ def test_a_name_that_is_used_again_during_a_rollout_without_a_budget_is_left_out
         async with open_parts(tmp_path) as parts:
             for number in range(3):
                 node = await parts.enroll(f"n{number}")
-                await parts.directory.set_desired(node.name, desired(number + 1), origin=ADMIN)
+                await parts.registry.set_desired(node.name, desired(number + 1), origin=ADMIN)
                 await parts.commit(node)
             rollout = await parts.rollouts.create(Change(model="other"), selector={}, canary_share=0.3)
             canary, again, other = rollout.members
             assert (canary.is_canary, again.outcome) == (True, "waiting")
-            await parts.directory.remove(again.node)
+            await parts.registry.remove(again.node)
             await parts.enroll(again.node)
-            await parts.commit(parts.directory.get(canary.node))
+            await parts.commit(parts.registry.get(canary.node))
             await parts.rollouts.advance()
-            await parts.commit(parts.directory.get(other.node))
+            await parts.commit(parts.registry.get(other.node))
             await parts.rollouts.advance()
             ended = parts.rollouts.get(rollout.id)
             assert ended.stage == "done"

@@ -44,7 +44,7 @@ class Contents:
 async def probing(parts: Parts) -> tuple[Node, Generation]:
     """A node that was asked to measure."""
     node = await parts.enroll("a")
-    made = await parts.directory.set_desired("a", desired(10), origin=ADMIN)
+    made = await parts.registry.set_desired("a", desired(10), origin=ADMIN)
     search = {"unit": "macs", "feasible": [1, 9], "rungs": [{**RUNG, "target": None, "value": None}]}
     content = {"ladder": [RUNG], "inputs": []}
     node.current = replace(made, kind="probe", content=content, search=search, document={"signed": {}})

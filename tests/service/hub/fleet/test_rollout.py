@@ -8,8 +8,8 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.hub.fleet.desired import Budget, Change
-from service.hub.fleet.rollout_steps import (
+from service.hub.fleet.documents import Budget, Change
+from service.hub.fleet.rollout.steps import (
     CHANGED,
     Member,
     NodeView,

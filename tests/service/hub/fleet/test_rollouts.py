@@ -1,4 +1,4 @@
-"""Rollouts over a directory: what they change and put back, what a crash leaves."""
+"""Rollouts over a registry: what they change and put back, what a crash leaves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.ground.errors import StoreFullError
-from service.hub.fleet.desired import Budget, Change
+from service.hub.fleet.documents import Budget, Change
 from service.hub.fleet.errors import EmptyRolloutError, RolloutConflictError, RolloutStateError, UnknownRolloutError
 from service.hub.fleet.records import ADMIN
 from tests.service.hub.fleet.parts import Clock, Parts, desired, open_parts, reported
@@ -27,7 +27,7 @@ def with_fleet(
         async with open_parts(folder, clock) as parts:
             for number in range(n_nodes):
                 node = await parts.enroll(f"n{number}", site="x" if number % 2 else "y")
-                await parts.directory.set_desired(node.name, desired(number + 1), origin=ADMIN)
+                await parts.registry.set_desired(node.name, desired(number + 1), origin=ADMIN)
                 await parts.commit(node)
             await test(parts)
 
@@ -36,7 +36,7 @@ def with_fleet(
 
 def wishes(parts: Parts) -> dict[str, float]:
     """The budget of every node."""
-    return {node.name: node.current.desired.budget.value for node in parts.directory.select() if node.current}
+    return {node.name: node.current.desired.budget.value for node in parts.registry.select() if node.current}
 
 
 def changed(parts: Parts) -> list[str]:
@@ -49,13 +49,13 @@ def test_canaries_first_then_the_rest(tmp_path: Path) -> None:
         rollout = await parts.rollouts.create(CHANGE, selector={}, canary_share=0.2)
         first = changed(parts)
         assert len(first) == 2
-        await parts.commit(parts.directory.get(first[0]))
+        await parts.commit(parts.registry.get(first[0]))
         await parts.rollouts.advance()
         assert changed(parts) == first
-        await parts.commit(parts.directory.get(first[1]))
+        await parts.commit(parts.registry.get(first[1]))
         await parts.rollouts.advance()
         assert len(changed(parts)) == 10
-        for node in parts.directory.select():
+        for node in parts.registry.select():
             if node.name not in first:
                 await parts.commit(node)
         await parts.rollouts.advance()
@@ -70,29 +70,29 @@ def test_canaries_first_then_the_rest(tmp_path: Path) -> None:
 def test_failures_put_everything_back_as_it_was(tmp_path: Path, state: str) -> None:
     async def run(parts: Parts) -> None:
         before = wishes(parts)
-        contents = {node.name: node.current.content for node in parts.directory.select() if node.current}
+        contents = {node.name: node.current.content for node in parts.registry.select() if node.current}
         rollout = await parts.rollouts.create(CHANGE, selector={}, canary_share=0.3)
         first = changed(parts)
-        await parts.commit(parts.directory.get(first[0]))
-        node = parts.directory.get(first[1])
+        await parts.commit(parts.registry.get(first[0]))
+        node = parts.registry.get(first[1])
         generation = await parts.ready(node)
-        await parts.directory.report(node, reported(state, generation, error=ERROR))
+        await parts.registry.report(node, reported(state, generation, error=ERROR))
         await parts.rollouts.advance()
         ended = parts.rollouts.get(rollout.id)
         assert ended.stage == "aborted"
         assert first[1] in str(ended.reason)
         assert wishes(parts) == before
         for name in first:
-            current = parts.directory.get(name).current
+            current = parts.registry.get(name).current
             assert current is not None
             assert (current.rollback, current.content) == (True, contents[name])
         untouched = [member.node for member in ended.members if member.outcome == "untouched"]
         assert sorted(untouched + first) == sorted(before)
-        assert all(parts.directory.get(name).generation == 1 for name in untouched)
-        generations = {node.name: node.generation for node in parts.directory.select()}
+        assert all(parts.registry.get(name).generation == 1 for name in untouched)
+        generations = {node.name: node.generation for node in parts.registry.select()}
         await parts.rollouts.advance()
         await parts.rollouts.abort(rollout.id)
-        assert {node.name: node.generation for node in parts.directory.select()} == generations
+        assert {node.name: node.generation for node in parts.registry.select()} == generations
 
     with_fleet(tmp_path, run)
 
@@ -100,10 +100,10 @@ def test_failures_put_everything_back_as_it_was(tmp_path: Path, state: str) -> N
 def test_a_node_that_tries_again_by_itself_has_not_failed_yet(tmp_path: Path) -> None:
     async def run(parts: Parts) -> None:
         rollout = await parts.rollouts.create(CHANGE, selector={})
-        node = parts.directory.get(changed(parts)[0])
+        node = parts.registry.get(changed(parts)[0])
         generation = await parts.ready(node)
         for attempt, stage in ((1, "canary"), (2, "canary"), (3, "aborted")):
-            await parts.directory.report(
+            await parts.registry.report(
                 node, reported("failed", generation, error=ERROR, attempt=attempt, next_retry=9.0)
             )
             await parts.rollouts.advance()
@@ -117,7 +117,7 @@ def test_a_silent_canary_ends_it(tmp_path: Path) -> None:
 
     async def run(parts: Parts) -> None:
         rollout = await parts.rollouts.create(CHANGE, selector={})
-        clock.now += parts.directory.stale_seconds + 1
+        clock.now += parts.registry.stale_seconds + 1
         await parts.rollouts.advance()
         ended = parts.rollouts.get(rollout.id)
         assert ended.stage == "aborted"
@@ -130,7 +130,7 @@ def test_a_paused_rollout_holds_still_also_over_a_restart(tmp_path: Path) -> Non
     async def first(parts: Parts) -> None:
         rollout = await parts.rollouts.create(CHANGE, selector={"site": "x"}, canary_share=0.2, name="später")
         await parts.rollouts.pause(rollout.id)
-        await parts.commit(parts.directory.get(changed(parts)[0]))
+        await parts.commit(parts.registry.get(changed(parts)[0]))
         await parts.rollouts.advance()
         assert len(changed(parts)) == 1
 
@@ -156,9 +156,9 @@ def test_without_a_budget_each_node_keeps_its_own(tmp_path: Path) -> None:
         before = wishes(parts)
         rollout = await parts.rollouts.create(Change(model="other"), selector={}, canary_share=1.0)
         assert wishes(parts) == before
-        assert {node.current.desired.model for node in parts.directory.select() if node.current} == {"other"}
+        assert {node.current.desired.model for node in parts.registry.select() if node.current} == {"other"}
         assert "empty" not in {member.node for member in rollout.members}
-        await parts.directory.label("empty", {"site": "z"})
+        await parts.registry.label("empty", {"site": "z"})
         with pytest.raises(EmptyRolloutError, match="budget"):
             await parts.rollouts.create(Change(model="other"), selector={"site": "z"})
 
@@ -183,11 +183,11 @@ def test_a_node_that_was_removed_in_the_middle_does_not_hold_it_up(tmp_path: Pat
     async def run(parts: Parts) -> None:
         rollout = await parts.rollouts.create(CHANGE, selector={}, canary_share=0.5)
         first = changed(parts)
-        await parts.directory.remove(first[0])
-        await parts.commit(parts.directory.get(first[1]))
+        await parts.registry.remove(first[0])
+        await parts.commit(parts.registry.get(first[1]))
         await parts.rollouts.advance()
         assert len(changed(parts)) == 3
-        for node in parts.directory.select():
+        for node in parts.registry.select():
             await parts.commit(node)
         await parts.rollouts.advance()
         assert parts.rollouts.get(rollout.id).stage == "done"

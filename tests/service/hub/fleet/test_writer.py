@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.ground.errors import StoreFullError
-from service.hub.fleet.group_writer import Change, GroupWriter
+from service.hub.fleet.coordination import Change, GroupWriter
 from service.store.database import Database
 from service.store.schema import Schema
 

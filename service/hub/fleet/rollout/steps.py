@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from service.hub.fleet.desired import Change
+from service.hub.fleet.documents import Change
 
 Stage = Literal["canary", "baking", "rest", "done", "aborted"]
 Outcome = Literal["waiting", "updating", "committed", "failed", "superseded", "restored", "untouched", "kept"]

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from service.hub.fleet import tables as store
-from service.hub.fleet.desired import Change as DesiredChange
-from service.hub.fleet.desired import Desired
+from service.hub.fleet.coordination import Change, GroupWriter
+from service.hub.fleet.documents import Change as DesiredChange
+from service.hub.fleet.documents import Desired, Reported
 from service.hub.fleet.errors import (
     EmptyRolloutError,
     FleetFullError,
@@ -19,11 +20,9 @@ from service.hub.fleet.errors import (
     RolloutStateError,
     UnknownRolloutError,
 )
-from service.hub.fleet.group_writer import Change, GroupWriter
 from service.hub.fleet.records import ROLLBACK, Generation, Node
-from service.hub.fleet.registry import Directory
-from service.hub.fleet.reports import Reported
-from service.hub.fleet.rollout_steps import (
+from service.hub.fleet.registry import NodeRegistry
+from service.hub.fleet.rollout.steps import (
     REMOVED,
     Member,
     NodeView,
@@ -50,7 +49,7 @@ class Rollouts:
     Args:
         database: of the fleet.
         writer: of that database.
-        directory: the nodes.
+        registry: the nodes.
         clock: seconds since the epoch.
     """
 
@@ -58,12 +57,12 @@ class Rollouts:
         self,
         database: Database,
         writer: GroupWriter,
-        directory: Directory,
+        registry: NodeRegistry,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._writer = writer
-        self._directory = directory
+        self._registry = registry
         self._clock = clock
         self._rollouts = {document["id"]: Rollout.of(document) for document in store.load_rollouts(database)}
         # Steps read, decide and write; one after the other.
@@ -102,7 +101,7 @@ class Rollouts:
             FleetFullError: too many rollouts have not ended.
         """
         async with self._lock:
-            nodes = self._directory.select(selector)
+            nodes = self._registry.select(selector)
             if not nodes:
                 raise EmptyRolloutError(f"no node has the labels {dict(selector)}")
             if change.budget is None:
@@ -113,7 +112,7 @@ class Rollouts:
             forgotten = self._make_room()
             rollout_id = secrets.token_hex(8)
             members = choose_members(
-                rollout_id, [(node.name, self._directory.is_stale(node)) for node in nodes], canary_share
+                rollout_id, [(node.name, self._registry.is_stale(node)) for node in nodes], canary_share
             )
             rollout = Rollout(
                 id=rollout_id,
@@ -173,7 +172,7 @@ class Rollouts:
 
     @property
     def _stale(self) -> float:
-        return self._directory.stale_seconds
+        return self._registry.stale_seconds
 
     async def _set_paused(self, rollout_id: str, *, paused: bool) -> Rollout:
         async with self._lock:
@@ -189,9 +188,9 @@ class Rollouts:
     def _views(self, rollout: Rollout) -> dict[str, NodeView]:
         views = {}
         for member in rollout.members:
-            node = self._directory.find(member.node)
+            node = self._registry.find(member.node)
             if node is not None:
-                views[member.node] = _view(node, member, is_stale=self._directory.is_stale(node))
+                views[member.node] = _view(node, member, is_stale=self._registry.is_stale(node))
         return views
 
     async def _take(self, taken: Step, also: tuple[Change, ...] = ()) -> None:
@@ -206,7 +205,7 @@ class Rollouts:
             return made[0]
 
         for member in taken.start:
-            node = self._directory.find(member.node)
+            node = self._registry.find(member.node)
             if node is None:
                 members[member.node] = replace(member, outcome="superseded", reason=REMOVED)
                 continue
@@ -215,19 +214,19 @@ class Rollouts:
                 members[member.node] = replace(member, outcome="superseded", reason="the node was enrolled anew")
                 continue
             before = None if node.current is None else node.current.number
-            made = give(node, self._directory.prepare(node, desired, origin=f"rollout:{taken.rollout.id}"))
+            made = give(node, self._registry.prepare(node, desired, origin=f"rollout:{taken.rollout.id}"))
             members[member.node] = replace(
                 member, outcome="updating", generation=made.number, before=before, since=self._clock()
             )
         for member in taken.put_back:
-            node = self._directory.find(member.node)
+            node = self._registry.find(member.node)
             if node is None:
                 members[member.node] = replace(member, outcome="superseded", reason=REMOVED)
                 continue
             found = (
                 None
                 if member.before is None
-                else await asyncio.to_thread(self._directory.generation_of, node, member.before)
+                else await asyncio.to_thread(self._registry.generation_of, node, member.before)
             )
             if found is None:
                 members[member.node] = replace(member, outcome="kept")
@@ -235,7 +234,7 @@ class Rollouts:
             whole = found.kind == "release" and found.content is not None
             give(
                 node,
-                self._directory.prepare(
+                self._registry.prepare(
                     node,
                     found.desired,
                     origin=ROLLBACK,
@@ -251,7 +250,7 @@ class Rollouts:
             self._rollouts[rollout.id] = rollout
             for call in after:
                 call()
-            self._directory.revision.advance()
+            self._registry.revision.advance()
 
         await self._writer.commit(*changes, then=apply)
         log.info("rollout step", extra={"rollout": rollout.id, "stage": rollout.stage, "changed": len(members)})
