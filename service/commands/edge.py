@@ -14,13 +14,12 @@ import typer
 
 from service.commands.arguments import BatchOption, budgets, check_name, takes
 from service.commands.http_server import run_http_server
-from service.contract.sizes import LARGEST_THREADS, LARGEST_VALUE, QUALITIES, UNITS, Unit
+from service.contract.sizes import LARGEST_THREADS, LARGEST_VALUE, QUALITIES, UNITS, Budget, Unit
 from service.ground.extras import require
 from service.terminal import CommandError, reported_errors
 
 if TYPE_CHECKING:
     from service.ground.errors import ServiceError
-    from service.node.settings import Budget
 
 ENVIRONMENT_PREFIX = "INN_EDGE"
 """Every option is an environment variable, too, by its name in capitals: `INN_EDGE_LATENCY_MS`."""
@@ -109,8 +108,6 @@ def _end(failures: list[ServiceError], error: ServiceError, stop: Callable[[], N
 
 
 def _budget(given: dict[Unit, float], *, batch: int, threads: int) -> Budget:
-    from service.node.settings import Budget
-
     options = {unit: f"--{unit.replace('_', '-')}" for unit in UNITS}
     if len(given) != 1:
         found = f"{' and '.join(options[unit] for unit in given)} are given" if given else "none is given"

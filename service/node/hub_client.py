@@ -17,8 +17,8 @@ from urllib.parse import quote
 
 import httpx
 
+from service.contract.sizes import is_budget
 from service.node.errors import HubRefusedError, HubUnreachableError, InvalidAnswerError
-from service.node.settings import is_budget
 from service.signing.envelope import MAX_DOCUMENT_BYTES, Document
 from service.signing.fields import MAX_SECONDS
 from service.signing.keys import KeyPair

@@ -5,56 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from service.contract.sizes import LARGEST_BATCH, LARGEST_THREADS, LARGEST_VALUE, MEASURED_UNITS, PERCENTILES, UNITS
+from service.contract.sizes import Budget
 
 MIB = 1 << 20
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What the network of this node may need.
-
-    Attributes:
-        unit: one of `contract.sizes.UNITS`.
-        value: at most this much.
-        batch, threads, percentile: how latency and memory are measured; they mean nothing for the other units.
-    """
-
-    unit: str
-    value: float
-    batch: int = 1
-    threads: int = 1
-    percentile: int = 95
-
-    def to_json(self) -> dict[str, Any]:
-        """As the fleet's routes have it."""
-        whole = self.value.is_integer() if isinstance(self.value, float) else True
-        document: dict[str, Any] = {"unit": self.unit, "value": int(self.value) if whole else self.value}
-        if self.unit in MEASURED_UNITS:
-            document |= {"batch": self.batch, "threads": self.threads, "percentile": self.percentile}
-        return document
-
-
-def is_budget(value: Any) -> bool:
-    """Whether a JSON value is a budget, as `Budget.to_json` gives it, that this device can keep to and measure."""
-
-    def is_whole(name: str, largest: int) -> bool:
-        found = value.get(name, 1)
-        return type(found) is int and 1 <= found <= largest
-
-    if not isinstance(value, dict) or value.get("unit") not in UNITS:
-        return False
-    limit, percentile = value.get("value", 0), value.get("percentile", 95)
-    return (
-        type(limit) in (int, float)
-        and 0 < limit <= LARGEST_VALUE
-        and is_whole("batch", LARGEST_BATCH)
-        and is_whole("threads", LARGEST_THREADS)
-        and type(percentile) is int
-        and percentile in PERCENTILES
-    )
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from typing import Any
 
 import httpx
 
+from service.contract.sizes import Budget
 from service.node.app import create_app
 from service.node.node import Node
-from service.node.settings import Budget, EdgeSettings
+from service.node.settings import EdgeSettings
 from tests.service.node.fake_hub import MODEL, TIMEOUT_SECONDS, FakeHub, running
 
 FEATURES = 4

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
+from service.contract.sizes import Budget
 from service.node.benchmark import run as probe
 from service.node.benchmark import scheduler as measuring
 from service.node.benchmark.run import Pace
-from service.node.settings import Budget
 from tests.service.node.fake_hub import FakeHub, digest_of
 from tests.service.node.nodes import live_node
 
