@@ -11,6 +11,7 @@ import torch
 from inn_core.checkpoint.checkpoint import AnchorNetwork, Checkpoint
 from inn_core.checkpoint.part_arrays import part_arrays
 from inn_core.errors import StatisticsMissingError
+from inn_core.integral.channel_permutation import smoothing_orders
 from inn_core.integral.kernel import KernelSampling
 from inn_core.integral.kernel_sampler import KernelSampler
 from inn_core.integral.nested_sampler import NestedSampler
@@ -94,6 +95,17 @@ def test_what_belongs_to_the_old_weights_goes_and_the_rest_stays(residual: Check
         assert getattr(trained, part) is getattr(residual, part)
     assert list(trained.weights) == list(residual.weights)
     assert all(trained.weights[name].dtype == array.dtype for name, array in residual.weights.items())
+
+
+def test_smoothing_orders_are_those_of_the_trained_weights_unless_kernels_were_trained_in_them(
+    residual: Checkpoint,
+) -> None:
+    nested = shaken_(IntegralNetwork(residual), amount=0.5).to_checkpoint()
+    for name, order in smoothing_orders(nested).items():
+        np.testing.assert_array_equal(nested.channel_permutations[name], order)
+    kernels = shaken_(with_kernels(residual), amount=0.5).to_checkpoint()
+    for name, order in residual.channel_permutations.items():
+        np.testing.assert_array_equal(kernels.channel_permutations[name], order)
 
 
 def test_training_again_replaces_the_trained_sizes(residual: Checkpoint) -> None:

@@ -204,6 +204,27 @@ def test_curve_measures_accuracy_and_draws(folder: Path, tmp_path: Path) -> None
     assert table[0].split() == ["params", "of", "full", "macs", "bytes", "accuracy", "agreement", "seconds"]
 
 
+def test_a_quadrature_makes_another_uniform_network(folder: Path, tmp_path: Path) -> None:
+    """Without a quality it means `uniform`, which is the only one that it goes with."""
+
+    def exported(*options: str) -> dict[str, Any]:
+        text = done("export", folder / "small.inn", "--params", 900, *options, "-o", tmp_path / "a.onnx", "--json")
+        manifest: dict[str, Any] = json.loads(text)
+        return manifest
+
+    plain = exported("--quality", "uniform")
+    other = exported("--quadrature", "simpson,linear")
+    assert other["quality"] == other["method"] == "uniform"
+    assert other["digest"] != plain["digest"]
+    assert other["build_key"] != plain["build_key"]
+    sizes = ("curve", folder / "small.inn", "--params", "900", "--json")
+    assert json.loads(done(*sizes, "--quadrature", "simpson,linear"))["points"][0]["params"] == other["params"]
+    for options in (("--quadrature", "euler"), ("--quadrature", "simpson", "--quality", "instant")):
+        result = inn("export", folder / "small.inn", "--params", 900, *options, "-o", tmp_path / "b.onnx")
+        assert result.exit_code == 1
+        assert "error[invalid-partition]: " in result.stderr
+
+
 def test_statistics_only_keeps_no_samples(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "quiet.inn"
     calibration = folder / "calibration.npz"
