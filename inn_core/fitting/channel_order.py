@@ -98,7 +98,11 @@ def greedy_order(demands: Sequence[ConsumerStatistics]) -> NestedOrder:
         A permutation, and the predicted divergence after keeping its first m channels for every m, from second order:
         half the trace of A R_m, summed over the consumers.
 
-    Source: the greedy pivot maximises the decrease of tr(A R); the updates keep diag(R A R) exact in O(size^2) a pick.
+    Pivoted partial Cholesky of the covariance takes the pivot that lowers tr(R) most; here every pick lowers the sum of
+    tr(A R) most, which takes diag(R A R), kept exact by updates in O(size^2) a pick.
+
+    Source: Harbrecht, Peters, Schneider, On the low-rank approximation by the pivoted Cholesky decomposition, Appl.
+    Numer. Math. 62, 2012, Algorithm 1, which picks argmax_j R_jj; the weighting A is ours.
     """
     size = demands[0].covariance.shape[0]
     residuals = [demand.covariance.clone() for demand in demands]

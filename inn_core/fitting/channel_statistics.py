@@ -170,7 +170,8 @@ def _sampled_loss(
 ) -> torch.Tensor:
     """A loss whose squared gradient has the Fisher information as its mean: targets drawn from the network itself.
 
-    Source: Amari 1998; for values, a Gaussian with the output's mean power as variance.
+    Source: Amari 1998; for values, a Gaussian with mean power x elements of a sample / 2 as variance, whose Fisher
+    information makes half of it times a squared error the divergence of `divergence`: error relative to mean power.
     """
     loss = torch.zeros(())
     for name, kind in kinds.items():

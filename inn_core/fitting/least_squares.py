@@ -91,7 +91,7 @@ class NormalEquations:
         means = (mean_t + shift_t) - torch.bmm(weights, (mean_z + shift_z).unsqueeze(2)).squeeze(2)
         return weights, means
 
-    def moments(self) -> Moments:
+    def moments(self) -> PartMoments:
         """Sums about zero, without the shift; on the CPU or wherever the rows were."""
         assert self._shift_z is not None, "no rows were added"
         assert self._shift_t is not None
@@ -99,11 +99,11 @@ class NormalEquations:
         shift_z, shift_t = self._shift_z[:, 0].double(), self._shift_t[:, 0].double()
         zz = _mirrored(self._zz) + _cross(shift_z, self._sum_z) + _cross(self._sum_z + n * shift_z, shift_z)
         tz = self._tz + _cross(shift_t, self._sum_z) + _cross(self._sum_t + n * shift_t, shift_z)
-        return Moments(n, self._sum_z + n * shift_z, self._sum_t + n * shift_t, zz, tz)
+        return PartMoments(n, self._sum_z + n * shift_z, self._sum_t + n * shift_t, zz, tz)
 
 
 @dataclass(frozen=True)
-class Moments:
+class PartMoments:
     """Sums over rows: z, t, z zᵀ and t zᵀ, each with the blocks first."""
 
     rows: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import logging
 import warnings
@@ -12,8 +13,7 @@ from typing import Any
 import onnx
 import torch
 
-from inn_core.errors import InvalidModuleError, first_line
-from inn_core.importing.reference import resolve
+from inn_core.errors import InnError, InvalidModuleError, first_line
 
 OPSET = 18
 
@@ -61,6 +61,31 @@ def export_module(module: torch.nn.Module, example: Any, *, name: str) -> onnx.M
     finally:
         for part in training:
             part.training = True
+
+
+def resolve(reference: str, *, form: str, refuse: type[InnError]) -> Any:
+    """Import the module and return the attribute.
+
+    Args:
+        reference: `package.module:name`.
+        form: how the name is called in the message, `package.module:factory`.
+        refuse: class of the error.
+
+    Raises:
+        InnError: of the class `refuse`: the form is wrong, the module is not installed, or has no such attribute.
+    """
+    module_name, _, name = reference.partition(":")
+    if not module_name or not name or module_name.startswith("."):
+        raise refuse(f"'{reference}' is not of the form {form}", reference=reference)
+    try:
+        return getattr(importlib.import_module(module_name), name)
+    except ModuleNotFoundError as error:
+        raise refuse(
+            f"module '{error.name}' of '{reference}' is not installed and not in the working directory",
+            reference=reference,
+        ) from error
+    except AttributeError as error:
+        raise refuse(f"module '{module_name}' has no '{name}'", reference=reference) from error
 
 
 def _call(reference: str) -> tuple[torch.nn.Module, Any]:

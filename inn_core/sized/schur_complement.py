@@ -116,7 +116,7 @@ def _integrate_(
 
 
 @dataclass(frozen=True)
-class Moments:
+class KeptDroppedMoments:
     """Second moments of the inputs of a node, scaled to a unit diagonal, in kept and dropped channels.
 
     Attributes:
@@ -162,7 +162,7 @@ class Moments:
 
 def read_moments(
     stored: InputStatistics, keep: IntArray, drop: IntArray, with_bias: bool, device: torch.device
-) -> Moments:
+) -> KeptDroppedMoments:
     """Read the moments of a node; without a bias, which has to carry the mean, they are those about zero."""
     scale, mean = stored.scale, stored.mean
     triangle = torch.from_numpy(_unpacked(stored.correlation, len(scale))).to(device)
@@ -180,7 +180,7 @@ def read_moments(
         gram = gram * a[:, None] * a + torch.outer(b, b)
         cross = cross * a[:, None] * c + torch.outer(b, d)
         scale_kept, scale_dropped = about_zero_kept, about_zero_dropped
-    return Moments(gram, cross, scale_kept, scale_dropped, mean_kept, mean_dropped)
+    return KeptDroppedMoments(gram, cross, scale_kept, scale_dropped, mean_kept, mean_dropped)
 
 
 def _unpacked(lower: Array, size: int) -> NDArray[np.float32]:

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from inn_core.errors import InvalidTrainingError
 from inn_core.progress import Progress, no_progress
 from inn_core.training.averaging import RunningAverage
-from inn_core.training.optimisation import decayed_parameters
-from inn_core.training.settings import SizeTraining
+from inn_core.training.settings import SizeTraining, decayed_parameters
 from inn_core.training.state import RunState
 from inn_core.training.step import STEPS, TaskLoss, Teacher, is_first, unwrapped
 

@@ -1,12 +1,14 @@
-"""Everything that decides a training run of a network's sizes besides the network and the data."""
+"""Everything that decides a training run of a network's sizes besides the network and the data; its rate and decay."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
 
 from inn_core.errors import InvalidTrainingError
-from inn_core.training.optimisation import one_cycle_rate
 
 RULES = ("sandwich", "random")
 """Which sizes a step trains; see `inn_core.training.step`."""
@@ -72,3 +74,24 @@ class SizeTraining:
     def rate(self, progress: float) -> float:
         """Learning rate when `progress` (0 to 1) of all steps are done."""
         return one_cycle_rate(progress, peak=self.peak_rate, warmup_share=self.warmup_share)
+
+
+def one_cycle_rate(progress: float, *, peak: float, warmup_share: float) -> float:
+    """Learning rate that climbs linearly from zero to its peak and then falls linearly to zero.
+
+    Args:
+        progress: finished share of all steps, 0 to 1.
+        peak: the highest rate.
+        warmup_share: share of the steps in which it climbs, 0 to below 1.
+    """
+    climb = progress / warmup_share if warmup_share else 1.0
+    fall = (1.0 - progress) / (1.0 - warmup_share)
+    return peak * max(min(climb, fall), 0.0)
+
+
+def decayed_parameters(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups for an optimizer: weights with more than one axis are decayed, all others are not."""
+    learned = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in learned if parameter.ndim > 1]
+    vectors = [parameter for parameter in learned if parameter.ndim <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]

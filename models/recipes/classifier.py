@@ -19,8 +19,8 @@ from torch.nn import functional
 
 from inn_core.progress import Progress, no_progress
 from inn_core.training.averaging import RunningAverage
-from inn_core.training.optimisation import decayed_parameters
 from inn_core.training.recipes.images import ByteArray, Schedule, augmented_batches, lay_out_, to_pixels
+from inn_core.training.settings import decayed_parameters
 from inn_core.training.state import RunState
 
 Backward = Callable[[Tensor, Tensor, int], float]

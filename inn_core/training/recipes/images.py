@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from inn_core.training.optimisation import one_cycle_rate
+from inn_core.training.settings import one_cycle_rate
 
 ByteArray = NDArray[np.uint8]
 

@@ -10,7 +10,7 @@ from typing import Any
 from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.errors import InnError
-from inn_core.importing.reference import resolve
+from inn_core.importing.torch_export import resolve
 from inn_core.training.loop import Batches
 from inn_core.training.settings import SizeTraining
 from inn_core.training.size_sampling import SMALLEST_SHARE
