@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from service.builds.board import JobBoard
-from service.builds.export_request import curve_key
 from service.builds.job import Job, job_id_of
 from service.builds.pool import BuilderPool
+from service.contract.export_request import curve_key
 from service.ground.errors import QueueFullError, UnknownModelError
 from service.store.interface import Catalogue
 from service.store.models import Model, ModelRegistry

@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 from service.builds.board import JobBoard
 from service.builds.builds import BuildOrder, BuildService
-from service.builds.export_request import ExportRequest, export_key
 from service.builds.job import Job, key_of_job
 from service.builds.pool import BuilderPool
 from service.builds.worker_process import BuilderClient
+from service.contract.export_request import ExportRequest, export_key
 from service.ground.errors import NotReadyError, QueueFullError, UnknownModelError
 from service.ground.metrics import counter, gauge
 from service.store.interface import ArtifactStore, Catalogue, Manifest

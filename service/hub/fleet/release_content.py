@@ -11,8 +11,8 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from service.builds.export_request import ExportRequest, default_quality
 from service.builds.exports import Export
+from service.contract.export_request import ExportRequest, default_quality
 from service.contract.sizes import CountedUnit
 from service.ground.errors import DigestMismatchError, ServiceError
 from service.hub.fleet.documents import Desired

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.builds.export_request import ExportRequest, default_quality
+from service.contract.export_request import ExportRequest, default_quality
 from service.contract.sizes import COUNTED_UNITS, LARGEST_TARGET, Quality
 from service.ground.errors import InvalidRequestError
 from service.ground.names import NAME_PATTERN

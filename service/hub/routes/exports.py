@@ -8,9 +8,9 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.builds.export_request import ExportRequest
 from service.builds.exports import Export
 from service.builds.job import Job
+from service.contract.export_request import ExportRequest
 from service.http.body import parse_small_json_object, read_body
 from service.http.files import MEDIA_TYPE, ArtifactResponse
 from service.hub.routes.bodies import ExportBody, SizeRequest, wait_seconds

@@ -12,7 +12,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.builds.export_request import default_quality
+from service.contract.export_request import default_quality
 from service.contract.sizes import LARGEST_TARGET, QUALITIES
 from service.ground.errors import BodyTooLargeError, DigestMismatchError, InvalidRequestError, UnreadableBodyError
 from service.ground.files import HashingWriter

@@ -14,12 +14,12 @@ from typing import Any
 
 from service.builds.board import JobBoard
 from service.builds.curves import CurveService
-from service.builds.export_request import ExportRequest
 from service.builds.exports import Export, ExportService, recalled
 from service.builds.job import Job
 from service.builds.models import ModelService
 from service.builds.pool import BuilderPool
 from service.builds.worker_process import BuilderClient
+from service.contract.export_request import ExportRequest
 from service.store.catalogue import SqliteCatalogue
 from service.store.local import LocalStore
 from service.store.models import Model, ModelRegistry

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from service.builds.export_request import ExportRequest
 from service.builds.job import Job
+from service.contract.export_request import ExportRequest
 from service.ground.errors import JobCancelledError, StoreFullError, UnknownJobError
 from service.ground.metrics import REGISTRY
 from service.store.interface import Lease

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.builds.export_request import ExportRequest
+from service.contract.export_request import ExportRequest
 from service.ground.errors import (
     BuilderFailedError,
     BuildTimeoutError,

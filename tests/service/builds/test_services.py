@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from service.builds.board import JobBoard
 from service.builds.curves import CurveService
-from service.builds.export_request import ExportRequest, curve_key, export_key
 from service.builds.job import Job
 from service.builds.maintenance import UPKEEP_SECONDS, run_maintenance
 from service.builds.models import ModelService
+from service.contract.export_request import ExportRequest, curve_key, export_key
 from service.ground.errors import (
     BodyTooLargeError,
     CoreError,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.builds.export_request import ExportRequest
+from service.contract.export_request import ExportRequest
 from service.ground.errors import InvalidRequestError, ServiceError
 from service.http.errors import InvalidBudgetError, UnsupportedBudgetError
 from service.hub.routes.bodies import ExportBody, InferBody, wait_seconds
