@@ -6,10 +6,8 @@ the PyTorch program of the resized template; nothing is read off predicted curve
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +20,7 @@ from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.checkpoint.qualities import SIZES_AS_TRAINED
 from inn_core.checkpoint.samples import LABELS, checked_arrays, checked_labels, input_dtypes
 from inn_core.discretize.discretize import discretize
-from inn_core.errors import InvalidEvaluationError, MissingPackageError
-from inn_core.files import written_aside
+from inn_core.errors import InvalidEvaluationError
 from inn_core.fitting.runtime import choose_device, chunk_samples
 from inn_core.graph.program import Program
 from inn_core.graph.resized import resize_template
@@ -32,7 +29,6 @@ from inn_core.progress import Progress, no_progress, scaled
 from inn_core.sized.codec import is_trained, smallest_trained
 
 DEFAULT_POINTS = 10
-PLOT_ENDINGS = (".png", ".svg", ".pdf")
 
 
 def curve(
@@ -142,45 +138,6 @@ def agreement(
     if size == 0.0:
         return 1.0 if error == 0.0 else 0.0
     return max(0.0, 1.0 - error / size)
-
-
-def plot(curve: Mapping[str, Any], path: str | Path) -> None:
-    """Draw a curve: accuracy (where known) and agreement in percent over parameters.
-
-    Args:
-        curve: what `curve` returned.
-        path: the picture to write; its ending names the format (`.png`, `.svg`, `.pdf`).
-
-    Raises:
-        MissingPackageError: matplotlib is not installed.
-        InvalidEvaluationError: the ending names no format.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as exc:
-        raise MissingPackageError("matplotlib", "to draw a curve") from exc
-    path = Path(path)
-    if path.suffix not in PLOT_ENDINGS:
-        raise InvalidEvaluationError(
-            f"a plot cannot be written as '{path.suffix}' ({path}); use one of: {', '.join(PLOT_ENDINGS)}"
-        )
-    points = sorted([*curve["points"], curve["full"]], key=lambda point: int(point["params"]))
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for name in ("accuracy", "agreement"):
-        drawn = [(point["params"], 100 * point[name]) for point in points if point[name] is not None]
-        if drawn:
-            label = "accuracy" if name == "accuracy" else "agreement with the full network"
-            axes.plot(*zip(*drawn, strict=True), marker="o", label=label)
-    axes.set_xscale("log")
-    axes.set_xlabel("parameters")
-    axes.set_ylabel("% of samples")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix[1:], dpi=150)
-    with written_aside(path) as writer:
-        writer.write(buffer.getvalue())
 
 
 def _point(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +19,11 @@ from service.commands.arguments import (
     check_output_file,
     read_arrays,
 )
+from service.ground.errors import CoreError
+from service.ground.files import write_file
 from service.terminal import note, print_result, print_table, progress_reports, reported_errors
+
+PLOT_ENDINGS = (".png", ".svg", ".pdf")
 
 
 @reported_errors()
@@ -58,7 +63,7 @@ def curve(
             progress=progress,
         )
         if plot is not None:
-            local.plot_curve(result, plot)
+            draw(result, plot)
     if plot is not None:
         note(f"wrote {plot}")
     print_result(result, print_curve, json=json)
@@ -96,3 +101,46 @@ def print_curve(result: Mapping[str, Any]) -> None:
 
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.2%}"
+
+
+def draw(measured: Mapping[str, Any], path: Path) -> None:
+    """Draw a curve: accuracy (where known) and agreement in percent over parameters.
+
+    Args:
+        measured: what `inn_core.exporting.curve` returned.
+        path: the picture to write; its ending names the format (`.png`, `.svg`, `.pdf`).
+
+    Raises:
+        CoreError: matplotlib is not installed (`missing-package`), or the ending names no format
+            (`invalid-evaluation`).
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as exc:
+        raise CoreError(
+            "missing-package",
+            "package 'matplotlib' is needed to draw a curve and is not installed; run: pip install matplotlib",
+            {"package": "matplotlib"},
+        ) from exc
+    if path.suffix not in PLOT_ENDINGS:
+        raise CoreError(
+            "invalid-evaluation",
+            f"a plot cannot be written as '{path.suffix}' ({path}); use one of: {', '.join(PLOT_ENDINGS)}",
+            {},
+        )
+    points = sorted([*measured["points"], measured["full"]], key=lambda point: int(point["params"]))
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name in ("accuracy", "agreement"):
+        drawn = [(point["params"], 100 * point[name]) for point in points if point[name] is not None]
+        if drawn:
+            label = "accuracy" if name == "accuracy" else "agreement with the full network"
+            axes.plot(*zip(*drawn, strict=True), marker="o", label=label)
+    axes.set_xscale("log")
+    axes.set_xlabel("parameters")
+    axes.set_ylabel("% of samples")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix[1:], dpi=150)
+    write_file(path, buffer.getvalue())

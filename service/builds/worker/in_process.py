@@ -167,18 +167,6 @@ def _best_quality(checkpoint: Checkpoint, quadrature: str | None) -> str:
 
 
 @translated_errors()
-def plot_curve(curve: Mapping[str, Any], path: Path) -> None:
-    """Draw a curve of `size_quality_curve` into an image file.
-
-    Raises:
-        CoreError: matplotlib is not installed (`missing-package`).
-    """
-    from inn_core.exporting.curve import plot
-
-    plot(curve, path)
-
-
-@translated_errors()
 def export(
     path: Path,
     *,

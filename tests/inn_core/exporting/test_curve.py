@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -17,8 +15,8 @@ import inn_core.exporting.curve
 from inn_core.arrays import Array
 from inn_core.checkpoint.checkpoint import Checkpoint
 from inn_core.discretize.discretize import discretize
-from inn_core.errors import BudgetUnreachableError, InvalidEvaluationError, MissingPackageError
-from inn_core.exporting.curve import agreement, check_samples, curve, plot, spaced_targets
+from inn_core.errors import BudgetUnreachableError, InvalidEvaluationError
+from inn_core.exporting.curve import agreement, check_samples, curve, spaced_targets
 from inn_core.graph.resized import resize_template
 from inn_core.importing.pipeline import import_network
 from inn_core.planning.plan import Budget, choose_plan, feasible_range
@@ -207,31 +205,3 @@ def test_agreement_of_values_falls_with_the_relative_error() -> None:
     assert agreement(full, full * -5) == 0.0
     assert agreement(full * 0, full * 0) == 1.0
     assert agreement(full * 0, full) == 0.0
-
-
-POINTS = {
-    "full": {"params": 1000, "macs": 5, "bytes": 9, "accuracy": None, "agreement": 1.0, "seconds": 0.0},
-    "points": [
-        {"params": 100, "macs": 1, "bytes": 2, "accuracy": None, "agreement": 0.5, "seconds": 0.1},
-        {"params": 500, "macs": 2, "bytes": 4, "accuracy": None, "agreement": 0.9, "seconds": 0.1},
-    ],
-}
-
-
-@pytest.mark.parametrize(("ending", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
-def test_plot_writes_the_format_of_its_ending(tmp_path: Path, ending: str, magic: bytes) -> None:
-    path = tmp_path / f"curve.{ending}"
-    plot(POINTS, path)
-    assert path.read_bytes().startswith(magic)
-    assert [found.name for found in tmp_path.iterdir()] == [path.name]
-
-
-def test_plot_without_matplotlib_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingPackageError, match="pip install matplotlib"):
-        plot(POINTS, tmp_path / "curve.png")
-
-
-def test_plot_refuses_an_unknown_ending(tmp_path: Path) -> None:
-    with pytest.raises(InvalidEvaluationError, match=r"'\.bmpx'"):
-        plot(POINTS, tmp_path / "curve.bmpx")
