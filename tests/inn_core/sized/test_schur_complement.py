@@ -7,6 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from inn_core.checkpoint.checkpoint import InputStatistics
 from inn_core.sized.schur_complement import RIDGE, read_moments, relative_selections
 
 UNITS = 12
@@ -24,11 +25,13 @@ def samples() -> NDArray[np.float64]:
     return (hidden @ random.normal(size=(5, UNITS)) + 0.3 * random.normal(size=(4000, UNITS)) + 1.5) * scales
 
 
-def stored(samples: NDArray[np.float64]) -> tuple[NDArray[np.float16], NDArray[np.float32], NDArray[np.float32]]:
+def stored(samples: NDArray[np.float64]) -> InputStatistics:
     """As a checkpoint keeps them: packed lower triangle of the correlation, deviations, means."""
     correlation = np.asarray(np.corrcoef(samples.T))
     lower = np.concatenate([correlation[row, : row + 1] for row in range(UNITS)])
-    return lower.astype(np.float16), samples.std(0).astype(np.float32), samples.mean(0).astype(np.float32)
+    return InputStatistics(
+        lower.astype(np.float16), samples.std(0).astype(np.float32), samples.mean(0).astype(np.float32)
+    )
 
 
 @pytest.mark.parametrize("n_rows", [2, 40])  # fewer and more than the dropped channels
@@ -55,7 +58,7 @@ def test_without_dropped_variance_in_common_nothing_moves() -> None:
     random = np.random.default_rng(2)
     lower = np.concatenate([np.eye(UNITS)[row, : row + 1] for row in range(UNITS)]).astype(np.float16)
     ones = np.ones(UNITS, dtype=np.float32)
-    moments = read_moments((lower, ones, ones), KEEP, DROP, True, CPU)
+    moments = read_moments(InputStatistics(lower, ones, ones), KEEP, DROP, True, CPU)
     rows = torch.from_numpy(random.normal(size=(3, len(DROP))).astype(np.float32))
     assert not moments.transferred(rows).any()
 
@@ -66,7 +69,7 @@ def test_a_duplicate_takes_over_the_weight_of_its_twin() -> None:
     lower = np.concatenate([correlation[row, : row + 1] for row in range(UNITS)]).astype(np.float16)
     scale = np.ones(UNITS, dtype=np.float32)
     scale[1] = 2.0
-    moments = read_moments((lower, scale, np.zeros(UNITS, np.float32)), KEEP, DROP, True, CPU)
+    moments = read_moments(InputStatistics(lower, scale, np.zeros(UNITS, np.float32)), KEEP, DROP, True, CPU)
     rows = torch.zeros(1, len(DROP))
     rows[0, 0] = 3.0
     expected = np.zeros((1, len(KEEP)))
