@@ -36,7 +36,7 @@ def log_probabilities(output: torch.Tensor, kind: OutputKind) -> torch.Tensor:
     return output.clamp_min(torch.finfo(output.dtype).tiny).log()
 
 
-def divergence(full: torch.Tensor, sized: torch.Tensor, kind: OutputKind, *, temperature: float = 1.0) -> torch.Tensor:
+def divergence(full: torch.Tensor, sized: torch.Tensor, kind: OutputKind) -> torch.Tensor:
     """Divergence of each sample, shape `(batch,)`, at least 0 up to rounding.
 
     Kullback-Leibler divergence in nats for logits and probabilities; squared error relative to the mean power of the
@@ -46,16 +46,12 @@ def divergence(full: torch.Tensor, sized: torch.Tensor, kind: OutputKind, *, tem
         full: what is compared with.
         sized: of the same shape.
         kind: of both.
-        temperature: T, by which log-probabilities are divided on both sides; the divergence is then multiplied by T^2,
-            so that its gradient keeps its size (Hinton et al., arXiv 1503.02531, section 2). Values have none.
     """
     if kind is OutputKind.VALUES:
         power = full.square().mean().clamp_min(torch.finfo(full.dtype).tiny)
         return (full - sized).square().flatten(1).mean(1) / power
     log_full, log_sized = log_probabilities(full, kind), log_probabilities(sized, kind)
-    if temperature != 1:
-        log_full, log_sized = (torch.log_softmax(each / temperature, dim=1) for each in (log_full, log_sized))
-    return temperature**2 * (log_full.exp() * (log_full - log_sized)).sum(1)
+    return (log_full.exp() * (log_full - log_sized)).sum(1)
 
 
 def mean_divergence(

@@ -84,6 +84,7 @@ def train_sizes_(
         "labels": task_loss is not None,
         "steps": n_steps,
         "kind": "sizes",
+        "temperature": 1.0,  # of distillation, once a setting: states of runs that left it alone still go on
         **inner.identity(),
     }
     average = RunningAverage(inner, settings.average_share)

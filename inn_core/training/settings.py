@@ -27,7 +27,6 @@ class SizeTraining:
         rule: `sandwich`, or `random`: Algorithm 1 of the paper, one draw of `IntegralNetwork.sample_sizes` in a step.
         smaller_sizes: sizes in a step of the sandwich rule, beside the full one.
         task_share: of the task's loss in what those learn from; the rest is distillation.
-        temperature: of that distillation; see `inn_core.fitting.divergence`.
         average_share: of the steps, over which the parameters that the run ends with are averaged; 0 keeps those of
             the last step. See `inn_core.training.averaging`.
         bfloat16: compute in bfloat16 where autocast does; parameters stay float32.
@@ -41,7 +40,6 @@ class SizeTraining:
     rule: str = "sandwich"
     smaller_sizes: int = 3
     task_share: float = 0.0
-    temperature: float = 1.0
     average_share: float = 0.0
     bfloat16: bool = False
 
@@ -66,10 +64,6 @@ class SizeTraining:
             )
         if not 0 <= self.average_share <= 1:
             raise InvalidTrainingError(f"average_share is {self.average_share}; give a share from 0 to 1")
-        if not 0 < self.temperature < math.inf:
-            raise InvalidTrainingError(
-                f"temperature is {self.temperature}; give a positive number, 1 to change nothing"
-            )
 
     def rate(self, progress: float) -> float:
         """Learning rate when `progress` (0 to 1) of all steps are done."""

@@ -6,7 +6,7 @@ included. That all sizes agree follows from |Net(X, P1) - Net(X, P2)| <= |Net(X,
 Algorithm 1 trains one random size on the task alone: it costs less, and teaches one size instead of several.
 
 Source: Solodskikh et al., CVPR 2023, Algorithm 1 (random partitions); Yu and Huang, arXiv 1903.05134 (sandwich rule,
-in-place distillation); Hinton et al., arXiv 1503.02531 (temperature).
+in-place distillation); Hinton et al., arXiv 1503.02531 (distillation).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def sandwich_step(
     torch.autograd.backward(loss)
     for sizes in inner.sandwich(smaller=settings.smaller_sizes):
         sized = _run(network, inputs, sizes, settings)
-        loss = divergences(reference, sized, kinds, temperature=settings.temperature)
+        loss = divergences(reference, sized, kinds)
         if task_loss is not None and settings.task_share:
             loss = torch.lerp(loss, task_loss(_unnamed(sized), targets), settings.task_share)
         torch.autograd.backward(loss)
@@ -126,16 +126,11 @@ class Teacher:
         return outputs
 
 
-def divergences(
-    full: dict[str, Tensor], sized: dict[str, Tensor], kinds: dict[str, OutputKind], *, temperature: float = 1.0
-) -> Tensor:
+def divergences(full: dict[str, Tensor], sized: dict[str, Tensor], kinds: dict[str, OutputKind]) -> Tensor:
     """Sum over the outputs of the mean divergence of the batch, a scalar."""
     if not kinds:
         raise InvalidTrainingError("the network has no output of floating point, so there is nothing to learn from")
-    parts = [
-        divergence(full[name].float(), sized[name].float(), kind, temperature=temperature).mean()
-        for name, kind in kinds.items()
-    ]
+    parts = [divergence(full[name].float(), sized[name].float(), kind).mean() for name, kind in kinds.items()]
     return torch.stack(parts).sum()
 
 

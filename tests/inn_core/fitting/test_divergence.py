@@ -43,17 +43,6 @@ def test_probabilities_have_the_divergence_of_the_logits_behind_them() -> None:
     np.testing.assert_allclose(found, divergence(full, sized, OutputKind.LOGITS), rtol=1e-9)
 
 
-@pytest.mark.parametrize("temperature", [0.5, 3.0])
-def test_a_temperature_divides_logits_and_is_squared_outside(temperature: float) -> None:
-    full, sized = random_pair(20, 7)
-    softened = [softmax(logits.numpy() / temperature, axis=1) for logits in (full, sized)]
-    expected = temperature**2 * rel_entr(*softened).sum(1)
-    found = divergence(full, sized, OutputKind.LOGITS, temperature=temperature)
-    np.testing.assert_allclose(found, expected, rtol=1e-9)
-    found = divergence(full.softmax(1), sized.softmax(1), OutputKind.PROBABILITIES, temperature=temperature)
-    np.testing.assert_allclose(found, expected, rtol=1e-9)
-
-
 def test_a_probability_of_zero_is_finite() -> None:
     full = torch.tensor([[1.0, 0.0]])
     assert torch.isfinite(divergence(full, full.flip(1), OutputKind.PROBABILITIES)).all()
