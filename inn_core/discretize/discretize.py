@@ -117,7 +117,7 @@ def uniform_sampling(quality: str, quadrature: str | None) -> KernelSampling | N
 def refine(
     checkpoint: Checkpoint,
     sizes: Mapping[str, int],
-    engine: LoadedNetwork,
+    loaded: LoadedNetwork,
     *,
     methods: Sequence[Method] = METHODS,
     progress: Progress = no_progress,
@@ -130,32 +130,32 @@ def refine(
     """
     available = len(next(iter(checkpoint.calibration.values())))
     walking = 1 + sum(method.sequential for method in methods)
-    chosen = spread(available, affordable_samples(engine.program, engine.structure, walking))
+    chosen = spread(available, affordable_samples(loaded.program, loaded.structure, walking))
     fit_part, judge_part = split_blocks(len(chosen), held_out=0.25 if len(chosen) < MANY_SAMPLES else 0.125)
     fit_on, hold_out = chosen[fit_part], chosen[judge_part]
     fit_samples = calibration_samples(checkpoint, fit_on)
     fitted, program = fit_methods(
-        checkpoint, sizes, engine, methods, engine.chunks(fit_samples), scaled(progress, 0.0, 0.4)
+        checkpoint, sizes, loaded, methods, loaded.chunks(fit_samples), scaled(progress, 0.0, 0.4)
     )
-    judge = engine.chunks(calibration_samples(checkpoint, hold_out))
-    full_outputs = run_outputs(engine.program, engine.weights, judge)
-    kinds = output_kinds(engine.program, full_outputs)
+    judge = loaded.chunks(calibration_samples(checkpoint, hold_out))
+    full_outputs = run_outputs(loaded.program, loaded.weights, judge)
+    kinds = output_kinds(loaded.program, full_outputs)
 
     def score(weights: Mapping[str, torch.Tensor]) -> float:
         return mean_divergence(full_outputs, run_outputs(program, weights, judge), kinds)
 
     scores = {name: score(weights) for name, weights in fitted.items()}
     best = min(methods, key=lambda method: scores[method.name])
-    trained = _trained(checkpoint, sizes, engine)
+    trained = _trained(checkpoint, sizes, loaded)
     trained_score = score(trained) if trained is not None else math.inf
     cost = planner_of(checkpoint).cost
     macs = int(cost.evaluate("macs", cost.to_row(sizes))[0])
-    epochs = affordable_epochs(macs, len(fit_on), engine.device)
+    epochs = affordable_epochs(macs, len(fit_on), loaded.device)
     if epochs:
         report = scaled(progress, 0.4, 0.8)
-        lessons = prepare_teacher(engine, fit_samples)
+        teacher = prepare_teacher(loaded, fit_samples)
         start = fitted[best.name] if trained is None or scores[best.name] < trained_score else trained
-        taught = distill(checkpoint, engine, program, start, sizes, lessons, epochs=epochs, progress=report)
+        taught = distill(checkpoint, loaded, program, start, sizes, teacher, epochs=epochs, progress=report)
         taught_score = score(taught)
         if taught_score < min(scores[best.name], trained_score):
             progress("distilling", 1.0)
@@ -165,23 +165,23 @@ def refine(
         return Discretized(to_arrays(trained), "trained", trained_score)
     needed = [method for method in methods if method.name in (best.name, best.towards)]
     report = scaled(progress, 0.8 if epochs else 0.4, 1.0)
-    chunks = engine.chunks(calibration_samples(checkpoint, chosen))
-    final, _ = fit_methods(checkpoint, sizes, engine, needed, chunks, report)
+    chunks = loaded.chunks(calibration_samples(checkpoint, chosen))
+    final, _ = fit_methods(checkpoint, sizes, loaded, needed, chunks, report)
     return Discretized(to_arrays(final[best.name]), best.name, scores[best.name])
 
 
-def _trained(checkpoint: Checkpoint, sizes: Mapping[str, int], engine: LoadedNetwork) -> dict[str, torch.Tensor] | None:
+def _trained(checkpoint: Checkpoint, sizes: Mapping[str, int], loaded: LoadedNetwork) -> dict[str, torch.Tensor] | None:
     """The trained size, where there is one: one more candidate, and where distillation starts if it is the best."""
     if not is_trained(checkpoint):
         return None
-    weights = trained_weights(checkpoint, sizes, device=engine.device)
-    return {name: torch.from_numpy(array).to(engine.device) for name, array in weights.items()}
+    weights = trained_weights(checkpoint, sizes, device=loaded.device)
+    return {name: torch.from_numpy(array).to(loaded.device) for name, array in weights.items()}
 
 
 def fit_methods(
     checkpoint: Checkpoint,
     sizes: Mapping[str, int],
-    engine: LoadedNetwork,
+    loaded: LoadedNetwork,
     methods: Sequence[Method],
     chunks: Sequence[Chunk],
     progress: Progress = no_progress,
@@ -189,9 +189,9 @@ def fit_methods(
     """Weights of one plan by each method, and the sized program."""
     kept = selections(checkpoint.orders, sizes)
     candidates = [
-        SizedModel(method.name, checkpoint, engine.weights, kept, method, device=engine.device) for method in methods
+        SizedModel(method.name, checkpoint, loaded.weights, kept, method, device=loaded.device) for method in methods
     ]
-    fitted = LockstepFit(checkpoint, engine.program, engine.weights, candidates).run(chunks, progress)
+    fitted = LockstepFit(checkpoint, loaded.program, loaded.weights, candidates).run(chunks, progress)
     return fitted, candidates[0].program
 
 

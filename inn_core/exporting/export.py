@@ -150,7 +150,7 @@ def export_artifact(
                 check_parity,  # brings PyTorch and ONNX Runtime, which planning does without
             )
 
-            acceptance = check_parity(checkpoint, plan.sizes, weights, aside, thorough=quality == "refined")
+            acceptance = check_parity(checkpoint, model, weights, aside, thorough=quality == "refined")
             parity, agreement = acceptance.parity, acceptance.agreement
         clock.lap("verify")
         os.replace(aside, path)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 
@@ -54,13 +55,13 @@ class Parity:
 
 
 def check_parity(
-    checkpoint: Checkpoint, sizes: Mapping[str, int], weights: Mapping[str, Array], path: Path, *, thorough: bool
+    checkpoint: Checkpoint, model: onnx.ModelProto, weights: Mapping[str, Array], path: Path, *, thorough: bool
 ) -> Parity:
     """Run an artifact in ONNX Runtime on the CPU and compare.
 
     Args:
         checkpoint: the integral network it was made from.
-        sizes: size of every group in the artifact.
+        model: the resized template it was written from.
         weights: the weights that were written.
         path: the artifact.
         thorough: take more samples, for artifacts that took long to make anyway.
@@ -72,7 +73,7 @@ def check_parity(
     samples = _samples(checkpoint, thorough=thorough)
     found = _run_artifact(checkpoint, path, samples)
     few = {name: array[: _parity_samples(checkpoint, len(array))] for name, array in samples.items()}
-    program = Program(resize_template(checkpoint.template, checkpoint.structure, sizes))
+    program = Program(model)
     expected = _run_program(checkpoint, program, weights, few)
     writers = {name: node.operator for node in program.nodes for name in node.outputs}
     parity = max(

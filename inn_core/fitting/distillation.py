@@ -63,32 +63,32 @@ def affordable_epochs(macs: int, count: int, device: torch.device) -> int:
     return min(epochs, EPOCHS[1]) if epochs >= EPOCHS[0] else 0
 
 
-def prepare_teacher(engine: LoadedNetwork, samples: Mapping[str, Array], *, seed: int = 0) -> TeacherOutputs:
+def prepare_teacher(loaded: LoadedNetwork, samples: Mapping[str, Array], *, seed: int = 0) -> TeacherOutputs:
     """Mix the samples and run the full network on them once."""
     pool = _mixed(samples, np.random.default_rng(seed))
-    chunks = to_chunks(pool, engine.chunk, engine.device)
-    last = _last_features(engine.program, engine.weights)
+    chunks = to_chunks(pool, loaded.chunk, loaded.device)
+    last = _last_features(loaded.program, loaded.weights)
     outputs: list[Tensors] = []
     features: list[torch.Tensor] = []
     with torch.no_grad():  # not inference mode: the results take part in autograd later
         for chunk in chunks:
-            result = engine.program.run(engine.weights, chunk, keep=[last] if last else [])
-            outputs.append({name: result[name] for name in engine.program.outputs})
+            result = loaded.program.run(loaded.weights, chunk, keep=[last] if last else [])
+            outputs.append({name: result[name] for name in loaded.program.outputs})
             if last:
                 features.append(result[last])
-    joined = {name: torch.cat([part[name] for part in outputs]) for name in engine.program.outputs}
-    kinds = output_kinds(engine.program, joined)
+    joined = {name: torch.cat([part[name] for part in outputs]) for name in loaded.program.outputs}
+    kinds = output_kinds(loaded.program, joined)
     inputs = {name: torch.cat([chunk[name] for chunk in chunks]) for name in pool}
     return TeacherOutputs(inputs, joined, last, torch.cat(features) if last else None, kinds)
 
 
 def distill(
     checkpoint: Checkpoint,
-    engine: LoadedNetwork,
+    loaded: LoadedNetwork,
     program: Program,
     weights: Mapping[str, torch.Tensor],
     sizes: Mapping[str, int],
-    lessons: TeacherOutputs,
+    teacher: TeacherOutputs,
     *,
     epochs: int,
     seed: int = 0,
@@ -100,8 +100,8 @@ def distill(
         program: of the sized network.
         weights: where to start; left unchanged.
         sizes: of the groups.
-        lessons: from the full network.
-        epochs: over all lessons.
+        teacher: outputs of the full network.
+        epochs: over all samples.
         seed: order of the samples.
 
     Returns:
@@ -112,22 +112,22 @@ def distill(
     optimizer = torch.optim.Adam([current[name] for name in trained], lr=LEARNING_RATE)
     generator = torch.Generator().manual_seed(seed)
     wanted = None
-    if lessons.feature is not None and lessons.features is not None:
-        axes = checkpoint.structure.values[lessons.feature]
+    if teacher.feature is not None and teacher.features is not None:
+        axes = checkpoint.structure.values[teacher.feature]
         kept = selections(checkpoint.orders, sizes)
-        wanted = take(lessons.features, axis_selection(checkpoint.structure, axes, kept))
-    count = len(next(iter(lessons.inputs.values())))
+        wanted = take(teacher.features, axis_selection(checkpoint.structure, axes, kept))
+    count = len(next(iter(teacher.inputs.values())))
     steps = epochs * max(count // BATCH, 1)
     step = 0
     with torch.enable_grad():
         for _ in range(epochs):
-            order = torch.randperm(count, generator=generator).to(engine.device)
+            order = torch.randperm(count, generator=generator).to(loaded.device)
             for start in range(0, max(count - BATCH + 1, 1), BATCH):
                 chosen = order[start : start + BATCH]
                 for group in optimizer.param_groups:
                     group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
                 optimizer.zero_grad()
-                _loss(program, current, lessons, wanted, chosen).backward()
+                _loss(program, current, teacher, wanted, chosen).backward()
                 optimizer.step()
                 step += 1
                 progress("distilling", step / steps)
@@ -137,18 +137,18 @@ def distill(
 def _loss(
     program: Program,
     weights: Tensors,
-    lessons: TeacherOutputs,
+    teacher: TeacherOutputs,
     wanted: torch.Tensor | None,
     chosen: torch.Tensor,
 ) -> torch.Tensor:
-    inputs: Chunk = {name: tensor[chosen] for name, tensor in lessons.inputs.items()}
-    result = program.run(weights, inputs, keep=[lessons.feature] if lessons.feature else [])
+    inputs: Chunk = {name: tensor[chosen] for name, tensor in teacher.inputs.items()}
+    result = program.run(weights, inputs, keep=[teacher.feature] if teacher.feature else [])
     loss = torch.zeros((), device=chosen.device)
-    for name, kind in lessons.kinds.items():
-        loss = loss + divergence(lessons.outputs[name][chosen], result[name], kind).mean()
-    if wanted is not None and lessons.feature is not None:
+    for name, kind in teacher.kinds.items():
+        loss = loss + divergence(teacher.outputs[name][chosen], result[name], kind).mean()
+    if wanted is not None and teacher.feature is not None:
         variance = wanted[chosen].var().clamp_min(1e-12)
-        loss = loss + FEATURE_WEIGHT * (result[lessons.feature] - wanted[chosen]).square().mean() / variance
+        loss = loss + FEATURE_WEIGHT * (result[teacher.feature] - wanted[chosen]).square().mean() / variance
     return loss
 
 

@@ -44,7 +44,7 @@ def anchor_sizes(checkpoint: Checkpoint, cost: CostModel) -> list[NDArray[np.int
 def make_anchors(
     checkpoint: Checkpoint,
     cost: CostModel,
-    engine: LoadedNetwork,
+    loaded: LoadedNetwork,
     points: Sequence[PointStatistics],
     progress: Progress,
 ) -> tuple[AnchorNetwork, ...]:
@@ -59,12 +59,12 @@ def make_anchors(
     """
     anchors = [make_anchor(checkpoint.structure.full_sizes(), {}, _resizable(checkpoint, points))]
     sizes = anchor_sizes(checkpoint, cost)
-    chunks = engine.chunks(calibration_samples(checkpoint))
+    chunks = loaded.chunks(calibration_samples(checkpoint))
     for number, row in enumerate(sizes):
         report = scaled(progress, number / len(sizes), (number + 1) / len(sizes))
         plan = cost.to_sizes(row)
-        refined = refine(checkpoint, plan, engine, progress=_most_of(report))
-        sized = LoadedNetwork.build_sized(checkpoint, plan, refined.weights, engine.device)
+        refined = refine(checkpoint, plan, loaded, progress=_most_of(report))
+        sized = LoadedNetwork.build_sized(checkpoint, plan, refined.weights, loaded.device)
         own = collect_statistics(sized.program, sized.structure, sized.weights, chunks, fisher=False)
         anchors.append(make_anchor(plan, refined.weights, _resizable(checkpoint, own)))
         report("knots", 1.0)

@@ -94,22 +94,22 @@ def import_network(
     model = _read(source)
     samples = checked_samples(model, calibration)
     imported = make_template(model, {key: array.shape[1:] for key, array in samples.items()}, frozen=freeze)
-    engine = LoadedNetwork.build(imported.template, imported.structure, imported.weights, target)
+    loaded = LoadedNetwork.build(imported.template, imported.structure, imported.weights, target)
     bare = Checkpoint(name, imported.template, imported.weights, imported.structure, {}, {}, {})
     cost = CostModel.of(bare.template, bare.structure)
     points = collect_statistics(
-        engine.program, imported.structure, engine.weights, engine.chunks(samples), progress=scaled(report, 0.02, 0.1)
+        loaded.program, imported.structure, loaded.weights, loaded.chunks(samples), progress=scaled(report, 0.02, 0.1)
     )
-    orders = nested_orders(bare, points, engine, scaled(report, 0.1, 0.15))
+    orders = nested_orders(bare, points, loaded, scaled(report, 0.1, 0.15))
     network = replace(bare, orders={key: order.order for key, order in orders.items()})
-    allocation, effort = _allocate(network, cost, orders, engine, samples, scaled(report, 0.15, 0.75))
+    allocation, effort = _allocate(network, cost, orders, loaded, samples, scaled(report, 0.15, 0.75))
     network = replace(
         network,
         curves=allocation.curves,
         paths={"params": allocation.path, "macs": build_path(cost, allocation.curves, unit="macs")},
         calibration=samples,
     )
-    anchors = make_anchors(network, cost, engine, points, scaled(report, 0.75, 0.95))
+    anchors = make_anchors(network, cost, loaded, points, scaled(report, 0.75, 0.95))
     permutations = smoothing_orders(network, progress=scaled(report, 0.95, 1.0))
     codes, levels = _compacted(samples)
     network = replace(
@@ -125,10 +125,10 @@ def import_network(
 
 
 def nested_orders(
-    checkpoint: Checkpoint, points: Sequence[PointStatistics], engine: LoadedNetwork, progress: Progress
+    checkpoint: Checkpoint, points: Sequence[PointStatistics], loaded: LoadedNetwork, progress: Progress
 ) -> dict[str, NestedOrder]:
     """The greedy order of every group; one that no dense node reads keeps its largest filters first."""
-    demands = consumer_statistics(checkpoint.structure, points, engine.weights)
+    demands = consumer_statistics(checkpoint.structure, points, loaded.weights)
     orders = {}
     for number, group in enumerate(checkpoint.structure.groups):
         if demands[group.name]:
@@ -170,13 +170,13 @@ def _allocate(
     checkpoint: Checkpoint,
     cost: CostModel,
     orders: Mapping[str, NestedOrder],
-    engine: LoadedNetwork,
+    loaded: LoadedNetwork,
     samples: Mapping[str, Array],
     progress: Progress,
 ) -> tuple[Allocation, str]:
     if not checkpoint.structure.groups:
         return estimated_allocation(cost, orders), "none: nothing can be resized"
-    held = affordable_samples(engine.program, engine.structure, 1 + CANDIDATES_AT_ONCE) * 2  # half of them walk
+    held = affordable_samples(loaded.program, loaded.structure, 1 + CANDIDATES_AT_ONCE) * 2  # half of them walk
     available = min(len(next(iter(samples.values()))), held)
     macs = int(cost.evaluate("macs", cost.full()[None])[0])
     for count, ratio in EFFORTS:
@@ -186,7 +186,7 @@ def _allocate(
         work = macs * min(count, available) * rungs * (len(orders) + 1)
         if work <= MOST_WORK:
             positions = spread(len(next(iter(samples.values()))), min(count, available))
-            measure = _measurement(checkpoint, engine, {name: array[positions] for name, array in samples.items()})
+            measure = _measurement(checkpoint, loaded, {name: array[positions] for name, array in samples.items()})
             return (
                 measured_allocation(cost, orders, measure, rung_ratio=ratio, progress=progress),
                 f"measured on {min(count, available)} samples, rungs at a ratio of {ratio}",
@@ -194,13 +194,13 @@ def _allocate(
     return estimated_allocation(cost, orders), "estimated from second-order statistics"
 
 
-def _measurement(checkpoint: Checkpoint, engine: LoadedNetwork, samples: Mapping[str, Array]) -> Measure:
+def _measurement(checkpoint: Checkpoint, loaded: LoadedNetwork, samples: Mapping[str, Array]) -> Measure:
     """Divergence of refined networks: fitted on one half of the samples, measured on the other."""
     fit_on, hold_out = split_blocks(len(next(iter(samples.values()))), held_out=0.5)
-    fitting = to_chunks({name: array[fit_on] for name, array in samples.items()}, engine.chunk, engine.device)
-    judge = to_chunks({name: array[hold_out] for name, array in samples.items()}, engine.chunk, engine.device)
-    full_outputs = run_outputs(engine.program, engine.weights, judge)
-    kinds = output_kinds(engine.program, full_outputs)
+    fitting = to_chunks({name: array[fit_on] for name, array in samples.items()}, loaded.chunk, loaded.device)
+    judge = to_chunks({name: array[hold_out] for name, array in samples.items()}, loaded.chunk, loaded.device)
+    full_outputs = run_outputs(loaded.program, loaded.weights, judge)
+    kinds = output_kinds(loaded.program, full_outputs)
 
     def measure(plans: Sequence[Sizes]) -> list[float]:
         found = []
@@ -209,14 +209,14 @@ def _measurement(checkpoint: Checkpoint, engine: LoadedNetwork, samples: Mapping
                 SizedModel(
                     str(start + i),
                     checkpoint,
-                    engine.weights,
+                    loaded.weights,
                     selections(checkpoint.orders, sizes),
                     SEQUENTIAL,
-                    device=engine.device,
+                    device=loaded.device,
                 )
                 for i, sizes in enumerate(plans[start : start + CANDIDATES_AT_ONCE])
             ]
-            LockstepFit(checkpoint, engine.program, engine.weights, candidates).run(fitting)
+            LockstepFit(checkpoint, loaded.program, loaded.weights, candidates).run(fitting)
             for candidate in candidates:
                 outputs = run_outputs(candidate.program, candidate.fitted, judge)
                 found.append(mean_divergence(full_outputs, outputs, kinds))

@@ -23,20 +23,20 @@ HALF_PRECISION = 2e-3  # correlations and knot weights are stored in float16
 
 def with_one_knot(checkpoint: Checkpoint) -> Checkpoint:
     """Only the full network's own statistics: every size is one reduction."""
-    engine = engine_of(checkpoint)
-    chunks = engine.chunks(checkpoint.calibration)
-    points = collect_statistics(engine.program, checkpoint.structure, engine.weights, chunks, fisher=False)
-    resizable = [point for point in points if point.entry.data not in engine.program.inputs]
+    loaded = engine_of(checkpoint)
+    chunks = loaded.chunks(checkpoint.calibration)
+    points = collect_statistics(loaded.program, checkpoint.structure, loaded.weights, chunks, fisher=False)
+    resizable = [point for point in points if point.entry.data not in loaded.program.inputs]
     return replace(checkpoint, anchors=(make_anchor(checkpoint.structure.full_sizes(), {}, resizable),))
 
 
 def with_knots(checkpoint: Checkpoint) -> Checkpoint:
-    engine = engine_of(checkpoint)
+    loaded = engine_of(checkpoint)
     points = collect_statistics(
-        engine.program, checkpoint.structure, engine.weights, engine.chunks(checkpoint.calibration), fisher=False
+        loaded.program, checkpoint.structure, loaded.weights, loaded.chunks(checkpoint.calibration), fisher=False
     )
     cost = CostModel.of(checkpoint.template, checkpoint.structure)
-    return replace(checkpoint, anchors=make_anchors(checkpoint, cost, engine, points, no_progress))
+    return replace(checkpoint, anchors=make_anchors(checkpoint, cost, loaded, points, no_progress))
 
 
 @pytest.fixture(scope="module")

@@ -50,10 +50,10 @@ def samples() -> np.ndarray:
 
 
 def test_means_and_covariances_are_those_of_numpy() -> None:
-    engine = two_layers()
+    loaded = two_layers()
     chunks = [{"x": torch.from_numpy(part)} for part in np.array_split(samples(), 7)]
-    first, second = collect_statistics(engine.program, engine.structure, engine.weights, chunks)
-    hidden = np.maximum(samples() @ engine.weights["w1"].numpy().T + engine.weights["b1"].numpy(), 0)
+    first, second = collect_statistics(loaded.program, loaded.structure, loaded.weights, chunks)
+    hidden = np.maximum(samples() @ loaded.weights["w1"].numpy().T + loaded.weights["b1"].numpy(), 0)
     for point, data in ((first, samples()), (second, hidden)):
         assert np.allclose(point.mean, data.mean(0), atol=1e-5)
         assert np.allclose(point.covariance, np.cov(data.T, bias=True), atol=1e-4)
@@ -61,19 +61,19 @@ def test_means_and_covariances_are_those_of_numpy() -> None:
 
 def test_fisher_information_of_logits_is_the_variance_of_the_drawn_class() -> None:
     """For a softmax, E (onehot(y) - p)^2 = p (1 - p) under y drawn from p."""
-    engine = two_layers()
+    loaded = two_layers()
     chunks = [{"x": torch.from_numpy(np.tile(samples(), (40, 1)))}]
-    _, second = collect_statistics(engine.program, engine.structure, engine.weights, chunks)
-    logits = engine.program.run(engine.weights, {"x": torch.from_numpy(samples())})["logits"]
+    _, second = collect_statistics(loaded.program, loaded.structure, loaded.weights, chunks)
+    logits = loaded.program.run(loaded.weights, {"x": torch.from_numpy(samples())})["logits"]
     p = logits.softmax(1)
     assert np.allclose(second.fisher, (p * (1 - p)).mean(0), rtol=0.05)
 
 
 def test_half_the_fisher_information_times_the_error_is_the_divergence() -> None:
-    engine = two_layers()
+    loaded = two_layers()
     chunks = [{"x": torch.from_numpy(np.tile(samples(), (40, 1)))}]
-    _, second = collect_statistics(engine.program, engine.structure, engine.weights, chunks)
-    logits = engine.program.run(engine.weights, {"x": torch.from_numpy(samples())})["logits"]
+    _, second = collect_statistics(loaded.program, loaded.structure, loaded.weights, chunks)
+    logits = loaded.program.run(loaded.weights, {"x": torch.from_numpy(samples())})["logits"]
     for channel in range(CLASSES):
         error = torch.zeros(CLASSES)
         error[channel] = 1e-2
@@ -155,14 +155,14 @@ def test_a_flattened_map_is_judged_by_its_channels() -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     found = make_template(model, {"x": (2, 4, 4)})
-    engine = LoadedNetwork.build(found.template, found.structure, found.weights, torch.device("cpu"))
+    loaded = LoadedNetwork.build(found.template, found.structure, found.weights, torch.device("cpu"))
     x = torch.randn(64, 2, 4, 4, generator=torch.Generator().manual_seed(0))
-    points = collect_statistics(engine.program, engine.structure, engine.weights, [{"x": x}])
+    points = collect_statistics(loaded.program, loaded.structure, loaded.weights, [{"x": x}])
     head = points[1]
     assert head.layout == (1, 6, 16)
-    h = engine.program.run(engine.weights, {"x": x}, keep=["h"])["h"].transpose(0, 1).reshape(6, -1)
+    h = loaded.program.run(loaded.weights, {"x": x}, keep=["h"])["h"].transpose(0, 1).reshape(6, -1)
     assert np.allclose(head.covariance, np.cov(h.numpy(), bias=True), atol=1e-4)
-    (demand,) = consumer_statistics(engine.structure, points, engine.weights)["w1"]
-    w = engine.weights["w2"].double().reshape(CLASSES, 6, 16)
+    (demand,) = consumer_statistics(loaded.structure, points, loaded.weights)["w1"]
+    w = loaded.weights["w2"].double().reshape(CLASSES, 6, 16)
     expected = torch.einsum("o,oap,obp->ab", head.fisher, w, w)
     assert torch.allclose(demand.weighting, expected, rtol=1e-6)

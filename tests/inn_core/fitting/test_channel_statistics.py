@@ -40,8 +40,8 @@ def test_convolutions_pool_over_samples_and_positions_of_their_input() -> None:
         inputs={"x": (3, 4, 4)},
     )
     network = integral(model, {"x": gaussian(30, 3, 4, 4)})
-    engine = engine_of(network)
-    points = collect_statistics(engine.program, network.structure, engine.weights, engine.chunks(network.calibration))
+    loaded = engine_of(network)
+    points = collect_statistics(loaded.program, network.structure, loaded.weights, loaded.chunks(network.calibration))
     x = network.calibration["x"]
     hidden = np.maximum(np.einsum("nchw,oc->nohw", x, network.weights["w1"][:, :, 0, 0]), 0)
     for point, data in zip(points, (x, hidden), strict=True):
@@ -60,28 +60,28 @@ def test_fisher_of_values_is_the_squared_gradient_of_the_relative_error() -> Non
         inputs={"x": (3, 4, 4)},
     )
     network = integral(model, {"x": gaussian(200, 3, 4, 4)})
-    engine = engine_of(network)
-    chunks = engine.chunks(network.calibration)
-    _, second = collect_statistics(engine.program, network.structure, engine.weights, chunks)
-    power = float(engine.program.run(engine.weights, chunks[0])["y"].square().mean())
+    loaded = engine_of(network)
+    chunks = loaded.chunks(network.calibration)
+    _, second = collect_statistics(loaded.program, network.structure, loaded.weights, chunks)
+    power = float(loaded.program.run(loaded.weights, chunks[0])["y"].square().mean())
     n = 2 * 16
     np.testing.assert_allclose(second.fisher, np.full(2, 16 * 2 / (n * power)), rtol=0.1)
 
 
 def test_without_fisher_nothing_runs_backwards() -> None:
     network = integral(mlp(), {"x": gaussian(40, 6)})
-    engine = engine_of(network)
-    chunks = engine.chunks(network.calibration)
-    points = collect_statistics(engine.program, network.structure, engine.weights, chunks, fisher=False)
+    loaded = engine_of(network)
+    chunks = loaded.chunks(network.calibration)
+    points = collect_statistics(loaded.program, network.structure, loaded.weights, chunks, fisher=False)
     assert all(point.fisher.numel() == 0 for point in points)
 
 
 def test_statistics_do_not_depend_on_how_samples_are_cut_into_chunks() -> None:
     network = integral(mlp(), {"x": gaussian(90, 6) + 100})
-    engine = engine_of(network)
+    loaded = engine_of(network)
     x = torch.from_numpy(network.calibration["x"])
     results = [
-        collect_statistics(engine.program, network.structure, engine.weights, chunks, fisher=False)
+        collect_statistics(loaded.program, network.structure, loaded.weights, chunks, fisher=False)
         for chunks in ([{"x": x}], [{"x": part} for part in x.split(17)])
     ]
     for one, other in zip(*results, strict=True):
@@ -97,8 +97,8 @@ def test_kinds_of_outputs_come_from_their_writers() -> None:
         outputs=("h", "p"),
     )
     network = integral(model, {"x": gaussian(10, 4)})
-    engine = engine_of(network)
-    outputs = engine.program.run(engine.weights, engine.chunks(network.calibration)[0])
+    loaded = engine_of(network)
+    outputs = loaded.program.run(loaded.weights, loaded.chunks(network.calibration)[0])
     outputs["i"] = outputs["h"].argmax(1)
-    kinds = output_kinds(engine.program, outputs)
+    kinds = output_kinds(loaded.program, outputs)
     assert kinds == {"h": OutputKind.LOGITS, "p": OutputKind.PROBABILITIES}

@@ -24,7 +24,7 @@ class Setting:
     """A sized network fitted by least squares, ready to be taught."""
 
     network: Checkpoint
-    engine: LoadedNetwork
+    loaded: LoadedNetwork
     program: Program
     sizes: dict[str, int]
     start: dict[str, torch.Tensor]
@@ -57,27 +57,27 @@ def setting() -> Setting:
         inputs={"x": (3, 8, 8)},
     )
     network = integral(model, {"x": smooth_images(96)})
-    engine = engine_of(network)
+    loaded = engine_of(network)
     sizes = dict.fromkeys(network.structure.full_sizes(), 3)
-    chunks = engine.chunks(network.calibration)
-    fitted, program = fit_methods(network, sizes, engine, [SEQUENTIAL], chunks)
-    return Setting(network, engine, program, sizes, fitted["sequential"])
+    chunks = loaded.chunks(network.calibration)
+    fitted, program = fit_methods(network, sizes, loaded, [SEQUENTIAL], chunks)
+    return Setting(network, loaded, program, sizes, fitted["sequential"])
 
 
 def taught(setting: Setting, *, epochs: int = 6, seed: int = 0) -> dict[str, torch.Tensor]:
-    lessons = prepare_teacher(setting.engine, setting.network.calibration)
+    teacher = prepare_teacher(setting.loaded, setting.network.calibration)
     return distill(
-        setting.network, setting.engine, setting.program, setting.start, setting.sizes, lessons,
+        setting.network, setting.loaded, setting.program, setting.start, setting.sizes, teacher,
         epochs=epochs, seed=seed,
     )  # fmt: skip
 
 
 def test_the_divergence_on_its_own_samples_falls(setting: Setting) -> None:
-    lessons = prepare_teacher(setting.engine, setting.network.calibration)
-    chunks = [lessons.inputs]
+    teacher = prepare_teacher(setting.loaded, setting.network.calibration)
+    chunks = [teacher.inputs]
 
     def score(weights: dict[str, torch.Tensor]) -> float:
-        return mean_divergence(lessons.outputs, run_outputs(setting.program, weights, chunks), lessons.kinds)
+        return mean_divergence(teacher.outputs, run_outputs(setting.program, weights, chunks), teacher.kinds)
 
     assert score(taught(setting)) < 0.9 * score(setting.start)
 
@@ -100,8 +100,8 @@ def test_only_weights_of_linear_nodes_change_and_the_start_stays(setting: Settin
 
 def test_lessons_are_the_samples_and_mixtures_with_the_full_networks_answers(setting: Setting) -> None:
     samples = setting.network.calibration["x"]
-    lessons = prepare_teacher(setting.engine, setting.network.calibration)
-    inputs = lessons.inputs["x"].numpy()
+    teacher = prepare_teacher(setting.loaded, setting.network.calibration)
+    inputs = teacher.inputs["x"].numpy()
     assert len(inputs) == len(samples) * (1 + MIXED_COPIES)
     np.testing.assert_array_equal(inputs[: len(samples)], samples)
     for i in range(len(samples), len(inputs)):
@@ -111,10 +111,10 @@ def test_lessons_are_the_samples_and_mixtures_with_the_full_networks_answers(set
         if len(rows):  # an image may be mixed with itself
             box = (slice(None), slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
             assert any(np.array_equal(inputs[i][box], donor[box]) for donor in samples)
-    expected = run_outputs(setting.engine.program, setting.engine.weights, [{"x": lessons.inputs["x"]}])["y"]
-    torch.testing.assert_close(lessons.outputs["y"], expected)
-    assert lessons.features is not None
-    assert lessons.features.shape == (len(inputs), 12)
+    expected = run_outputs(setting.loaded.program, setting.loaded.weights, [{"x": teacher.inputs["x"]}])["y"]
+    torch.testing.assert_close(teacher.outputs["y"], expected)
+    assert teacher.features is not None
+    assert teacher.features.shape == (len(inputs), 12)
 
 
 def test_small_networks_are_trained_longer_and_large_ones_not_at_all() -> None:
@@ -126,10 +126,10 @@ def test_small_networks_are_trained_longer_and_large_ones_not_at_all() -> None:
 
 
 def test_progress_rises_to_the_end(setting: Setting) -> None:
-    lessons = prepare_teacher(setting.engine, setting.network.calibration)
+    teacher = prepare_teacher(setting.loaded, setting.network.calibration)
     seen: list[float] = []
     distill(
-        setting.network, setting.engine, setting.program, setting.start, setting.sizes, lessons,
+        setting.network, setting.loaded, setting.program, setting.start, setting.sizes, teacher,
         epochs=2, progress=lambda _, share: seen.append(share),
     )  # fmt: skip
     assert len(seen) == 2 * (96 * (1 + MIXED_COPIES) // BATCH)

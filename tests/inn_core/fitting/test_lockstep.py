@@ -25,21 +25,21 @@ EXACT_ONE_SHOT = Method("exact one-shot", sequential=False, ridge=1e-12)
 def walked(
     checkpoint: Checkpoint, sizes: Mapping[str, int], *methods: Method, samples: Mapping[str, Array] | None = None
 ) -> tuple[LoadedNetwork, dict[str, SizedModel]]:
-    engine = engine_of(checkpoint)
+    loaded = engine_of(checkpoint)
     kept = selections(checkpoint.orders, sizes)
-    candidates = [SizedModel(m.name, checkpoint, engine.weights, kept, m, device=CPU) for m in methods]
-    LockstepFit(checkpoint, engine.program, engine.weights, candidates).run(
-        engine.chunks(samples or checkpoint.calibration)
+    candidates = [SizedModel(m.name, checkpoint, loaded.weights, kept, m, device=CPU) for m in methods]
+    LockstepFit(checkpoint, loaded.program, loaded.weights, candidates).run(
+        loaded.chunks(samples or checkpoint.calibration)
     )
-    return engine, {candidate.key: candidate for candidate in candidates}
+    return loaded, {candidate.key: candidate for candidate in candidates}
 
 
 def outputs(
-    engine: LoadedNetwork, candidate: SizedModel, samples: Mapping[str, Array]
+    loaded: LoadedNetwork, candidate: SizedModel, samples: Mapping[str, Array]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Of the full network and of the candidate."""
-    chunks = engine.chunks(samples)
-    full = run_outputs(engine.program, engine.weights, chunks)["y"]
+    chunks = loaded.chunks(samples)
+    full = run_outputs(loaded.program, loaded.weights, chunks)["y"]
     return full, run_outputs(candidate.program, candidate.fitted, chunks)["y"]
 
 
@@ -61,16 +61,16 @@ def test_a_linear_network_keeps_its_function_with_as_many_channels_as_its_signal
     """Four input features span at most four dimensions in every layer: four channels carry everything."""
     network = integral(mlp(features=4, hidden=12, activation="Identity"), {"x": gaussian(200, 4)})
     sizes = dict.fromkeys(network.structure.full_sizes(), 4)
-    engine, found = walked(network, sizes, method)
-    full, sized = outputs(engine, found[method.name], {"x": gaussian(50, 4, seed=1)})
+    loaded, found = walked(network, sizes, method)
+    full, sized = outputs(loaded, found[method.name], {"x": gaussian(50, 4, seed=1)})
     assert float((full - sized).abs().max()) < 2e-3 * float(full.abs().max())
 
 
 def test_one_channel_fewer_than_the_signal_has_is_not_exact() -> None:
     network = integral(mlp(features=4, hidden=12, activation="Identity"), {"x": gaussian(200, 4)})
     sizes = dict.fromkeys(network.structure.full_sizes(), 3)
-    engine, found = walked(network, sizes, EXACT)
-    full, sized = outputs(engine, found[EXACT.name], {"x": gaussian(50, 4, seed=1)})
+    loaded, found = walked(network, sizes, EXACT)
+    full, sized = outputs(loaded, found[EXACT.name], {"x": gaussian(50, 4, seed=1)})
     assert float((full - sized).abs().max()) > 1e-2 * float(full.abs().max())
 
 
@@ -104,20 +104,20 @@ def test_a_node_that_reads_the_samples_keeps_its_sampled_weights() -> None:
     assert not torch.equal(candidate.fitted["w1"], candidate.sampled["w1"])
 
 
-def error(engine: LoadedNetwork, candidate: SizedModel, samples: Mapping[str, Array]) -> float:
-    full, sized = outputs(engine, candidate, samples)
+def error(loaded: LoadedNetwork, candidate: SizedModel, samples: Mapping[str, Array]) -> float:
+    full, sized = outputs(loaded, candidate, samples)
     return float(divergence(full, sized, OutputKind.LOGITS).mean())
 
 
 def test_on_held_out_samples_sequential_beats_one_shot_and_that_beats_sampling() -> None:
     network = integral(residual_convnet(16), {"x": smooth_images(256)})
     sizes = dict.fromkeys(network.structure.full_sizes(), 8)
-    engine, found = walked(network, sizes, ONE_SHOT, HYBRID, SEQUENTIAL)
+    loaded, found = walked(network, sizes, ONE_SHOT, HYBRID, SEQUENTIAL)
     held_out = {"x": smooth_images(128, seed=9)}
-    errors = {name: error(engine, candidate, held_out) for name, candidate in found.items()}
+    errors = {name: error(loaded, candidate, held_out) for name, candidate in found.items()}
     candidate = found["sequential"]
     candidate.fitted = dict(candidate.sampled)
-    sampled = error(engine, candidate, held_out)
+    sampled = error(loaded, candidate, held_out)
     assert errors["sequential"] < errors["one-shot"] < sampled
     assert errors["hybrid"] < errors["one-shot"]
 
@@ -141,13 +141,13 @@ def residual_of_identity() -> onnx.ModelProto:
 def test_a_branch_is_fitted_to_what_the_sum_should_be() -> None:
     """The branch's target is full(sum) - sized(shortcut): with the shortcut spoilt, the branch makes up for it."""
     network = integral(residual_of_identity(), {"x": gaussian(500, 6)})
-    engine = engine_of(network)
+    loaded = engine_of(network)
     sizes = network.structure.full_sizes()
     kept = selections(network.orders, sizes)
-    candidate = SizedModel("c", network, engine.weights, kept, EXACT, device=CPU)
+    candidate = SizedModel("c", network, loaded.weights, kept, EXACT, device=CPU)
     spoilt = candidate.fitted["a"] + 0.3 * torch.from_numpy(gaussian(6, 10, seed=5))
     candidate.fitted["a"] = spoilt
-    LockstepFit(network, engine.program, engine.weights, [candidate]).run(engine.chunks(network.calibration))
+    LockstepFit(network, loaded.program, loaded.weights, [candidate]).run(loaded.chunks(network.calibration))
     x = network.calibration["x"].astype(np.float64)
     w = {name: array.astype(np.float64) for name, array in network.weights.items()}
     rows = np.maximum(x @ w["b"], 0)
@@ -168,12 +168,12 @@ def test_the_walk_is_deterministic_and_does_not_depend_on_its_company() -> None:
 
 def test_progress_rises_to_the_end() -> None:
     network = integral(mlp(), {"x": gaussian(64, 6)})
-    engine = engine_of(network)
+    loaded = engine_of(network)
     kept = selections(network.orders, dict.fromkeys(network.structure.full_sizes(), 5))
-    candidate = SizedModel("c", network, engine.weights, kept, SEQUENTIAL, device=CPU)
+    candidate = SizedModel("c", network, loaded.weights, kept, SEQUENTIAL, device=CPU)
     seen: list[float] = []
-    walk = LockstepFit(network, engine.program, engine.weights, [candidate])
-    walk.run(engine.chunks(network.calibration), lambda _, share: seen.append(share))
+    walk = LockstepFit(network, loaded.program, loaded.weights, [candidate])
+    walk.run(loaded.chunks(network.calibration), lambda _, share: seen.append(share))
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
 

@@ -68,15 +68,15 @@ def test_whole_blocks_of_neighbours_are_held_out() -> None:
 
 
 def test_chunks_are_all_samples_in_order(checkpoint: Checkpoint) -> None:
-    engine = engine_of(checkpoint)
-    chunks = engine.chunks(checkpoint.calibration)
-    assert len(chunks) == -(-300 // engine.chunk)
+    loaded = engine_of(checkpoint)
+    chunks = loaded.chunks(checkpoint.calibration)
+    assert len(chunks) == -(-300 // loaded.chunk)
     np.testing.assert_array_equal(torch.cat([chunk["x"] for chunk in chunks]), checkpoint.calibration["x"])
 
 
 def test_outputs_are_those_of_onnx_runtime(checkpoint: Checkpoint) -> None:
-    engine = engine_of(checkpoint)
-    found = run_outputs(engine.program, engine.weights, engine.chunks(checkpoint.calibration))["y"]
+    loaded = engine_of(checkpoint)
+    found = run_outputs(loaded.program, loaded.weights, loaded.chunks(checkpoint.calibration))["y"]
     imported = Imported(checkpoint.template, checkpoint.weights, checkpoint.structure)
     (expected,) = run(
         with_weights(imported, checkpoint.structure.full_sizes(), checkpoint.weights), checkpoint.calibration
@@ -90,8 +90,8 @@ def test_a_sized_engine_has_the_sizes_of_the_plan(checkpoint: Checkpoint) -> Non
         name: np.zeros(tuple(5 if axis[0][0] in sizes else int(axis[0][0]) for axis in axes), np.float32)
         for name, axes in checkpoint.structure.weights.items()
     }
-    engine = LoadedNetwork.build_sized(checkpoint, sizes, weights, CPU)
-    assert engine.structure.full_sizes() == sizes
-    out = run_outputs(engine.program, engine.weights, engine.chunks({"x": gaussian(4, 6)}))["y"]
+    loaded = LoadedNetwork.build_sized(checkpoint, sizes, weights, CPU)
+    assert loaded.structure.full_sizes() == sizes
+    out = run_outputs(loaded.program, loaded.weights, loaded.chunks({"x": gaussian(4, 6)}))["y"]
     assert out.shape == (4, 5)
     assert not out.any()

@@ -50,13 +50,13 @@ def test_a_network_without_groups_has_only_the_full_knot() -> None:
 def test_correlations_are_those_of_numpy() -> None:
     samples = gaussian(300, 6)
     network = integral(mlp(), {"x": samples})
-    engine = engine_of(network)
+    loaded = engine_of(network)
     points = collect_statistics(
-        engine.program, network.structure, engine.weights, engine.chunks(network.calibration), fisher=False
+        loaded.program, network.structure, loaded.weights, loaded.chunks(network.calibration), fisher=False
     )
     seen: list[float] = []
     full, *_ = make_anchors(
-        network, CostModel.of(network.template, network.structure), engine, points, lambda _, share: seen.append(share)
+        network, CostModel.of(network.template, network.structure), loaded, points, lambda _, share: seen.append(share)
     )
     assert seen == sorted(seen)
     assert seen[-1] == pytest.approx(1.0)
