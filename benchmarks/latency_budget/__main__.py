@@ -33,7 +33,7 @@ from inn_core.exporting.export import export_artifact
 from inn_core.planning.plan import Budget, feasible_range
 from service.hub.fleet.sizing.curve import Measured, Size
 from service.hub.fleet.sizing.search import Decision, choose_ladder, corrected, target_for
-from service.node.benchmark.run import Pace, measure_artifact
+from service.node.benchmark.run import BenchmarkSettings, measure_artifact
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results" / "latency_budget.md"
@@ -54,7 +54,7 @@ class Bench:
         folder: for artifacts.
         multiple_of: of the group sizes.
         percentile: 50 or 95.
-        pace: of the measurements.
+        settings: of the measurements.
         steps: relative distance of the sizes of the brute force.
         repeats: measurements of each of those, and of the chosen size afterwards, whose median counts.
     """
@@ -63,7 +63,7 @@ class Bench:
     folder: Path
     multiple_of: int
     percentile: int
-    pace: Pace
+    settings: BenchmarkSettings
     steps: float
     repeats: int
 
@@ -91,7 +91,7 @@ class Bench:
         """Make and measure one size."""
         path, size, digest = self.artifact(target)
         row = await measure_artifact(
-            path, digest=digest, size_bytes=size.bytes, batch=batch, threads=threads, pace=self.pace
+            path, digest=digest, size_bytes=size.bytes, batch=batch, threads=threads, settings=self.settings
         )
         return Measured(size, row[f"p{self.percentile}_ms"])
 
@@ -176,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             folder=Path(folder),
             multiple_of=options.multiple_of,
             percentile=options.percentile,
-            pace=Pace(seconds=options.seconds),
+            settings=BenchmarkSettings(seconds=options.seconds),
             steps=options.steps,
             repeats=options.repeats,
         )
@@ -206,7 +206,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--budget", type=float, nargs="+", default=[2.0, 5.0, 20.0], help="milliseconds")
     parser.add_argument("--percentile", type=int, choices=(50, 95), default=95)
     parser.add_argument("--multiple-of", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=Pace().seconds, help="for one measurement at most")
+    parser.add_argument(
+        "--seconds", type=float, default=BenchmarkSettings().seconds, help="for one measurement at most"
+    )
     parser.add_argument("--steps", type=float, default=0.04, help="relative distance of sizes in the brute force")
     parser.add_argument("--repeats", type=int, default=3, help="measurements of a size in the brute force")
     parser.add_argument("--output", type=Path, default=RESULTS, help="Markdown file to write")

@@ -126,7 +126,7 @@ def _token(token: str | None, file: Path | None, store: Path) -> str | None:
         raise CommandError("invalid-token", "--token and --token-file are both given; give one")
     if file is None:
         return token
-    from service.node.trust import FOLDER, STATE_FILE
+    from service.node.trust.store import FOLDER, STATE_FILE
 
     try:
         with file.open("rb") as stream:

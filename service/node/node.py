@@ -16,14 +16,14 @@ from dataclasses import dataclass
 
 from service.ground.errors import ServiceError
 from service.inference.providers import CPU
-from service.node.agent.status import Status
 from service.node.benchmark.device_info import capability, resident_bytes
 from service.node.deployment.recovery import recover
 from service.node.errors import NotEnrolledError
 from service.node.serving import Network, Serving
 from service.node.settings import EdgeSettings
+from service.node.status import Status
 from service.node.store import NodeStore
-from service.node.trust import TrustStore
+from service.node.trust.store import TrustStore
 from service.signing.enrolment_tokens import EnrolmentToken
 
 log = logging.getLogger(__name__)

@@ -46,7 +46,7 @@ POINTERS: tuple[Pointer, ...] = ("active", "previous", "staged")
 OUTCOME_FILE = "outcome"
 SUFFIX = ".onnx"
 PART_SUFFIX = ".part"
-PROBE_SUFFIX = ".probe"
+MEASURED_SUFFIX = ".probe"
 DISK_MARGIN_BYTES = 1 << 20
 """Left free for pointers and trusted state, which must never fail because an artifact filled the disk."""
 
@@ -125,9 +125,9 @@ class NodeStore:
         """Where a download of an artifact is written."""
         return self._staging / f"{_hexadecimal(digest)}{PART_SUFFIX}"
 
-    def probe_part(self, digest: str) -> Path:
+    def measured_part(self, digest: str) -> Path:
         """Where a download is written that is measured and removed again, out of the way of one that is to serve."""
-        return self._staging / f"{_hexadecimal(digest)}{PROBE_SUFFIX}"
+        return self._staging / f"{_hexadecimal(digest)}{MEASURED_SUFFIX}"
 
     def holds(self, digest: str, size_bytes: int) -> bool:
         """Whether the artifact is there and whole: reads and hashes the file."""

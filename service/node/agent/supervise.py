@@ -17,17 +17,17 @@ from service.contract.measurement_order import MeasurementOrder
 from service.contract.release import Release
 from service.ground.errors import ServiceError, StoreFullError
 from service.node.agent.backoff import MOST_SECONDS, Backoff
-from service.node.agent.status import error_of
-from service.node.benchmark.run import ProbeFailedError
-from service.node.benchmark.scheduler import Measurer
-from service.node.conditions import Condition, Conditions
+from service.node.agent.conditions import Condition, Conditions
+from service.node.agent.enrolment import enroll
+from service.node.agent.measuring import Measurer
+from service.node.benchmark.run import MeasurementFailedError
 from service.node.deployment.deployer import Deployer
 from service.node.download import Pace
-from service.node.enrolment import enroll
 from service.node.errors import TRANSIENT, UNVERIFIED, HubRefusedError
 from service.node.hub_client import Desired, HubClient, code_and_detail
 from service.node.node import Node
 from service.node.serving import Network
+from service.node.status import error_of
 from service.node.store import StoredRelease
 from service.signing.envelope import Document
 from service.signing.errors import ExpiredDocumentError, ReplayedDocumentError, RevokedKeyError, UnknownKeyError
@@ -338,7 +338,7 @@ class Agent:
 
     async def _measure(self, document: Document) -> bool:
         """Begin with a probe; returns whether it was new."""
-        probe: MeasurementOrder = await self._verified(document, self._identity.check_probe)
+        probe: MeasurementOrder = await self._verified(document, self._identity.check_order)
         self._after = max(self._after, probe.version)
         if self._probe == probe:
             return False
@@ -362,7 +362,7 @@ class Agent:
                 self._status.observe(probe.version)
                 self._doubts.end("probe")
                 return
-            except ProbeFailedError as error:
+            except MeasurementFailedError as error:
                 log.warning("probe not finished", extra={"code": error.code, "detail": error.message})
                 self._status.observe(probe.version)
                 self._doubts.show("probe", Condition(error_of(error, probe.version)))

@@ -1,9 +1,8 @@
 """Measures artifacts on the device: latency percentiles with a known confidence, memory, little disturbance of serving.
 
-For the agent: `measure_ladder(ladder, batch=…, threads=…, fetch=…)` fetches, measures and hands back one artifact after
-the other and gives the `timings` rows of the fleet's report. `measure_artifact` measures one file, for instance the
-active artifact now and then: the hub compares its row with the budget, since latencies of requests include queueing and
-other batches.
+`measure_ladder` fetches, measures and hands back one artifact after the other and gives the `timings` rows of the
+fleet's report. `measure_artifact` measures one file, for instance the active artifact now and then: the hub compares
+its row with the budget, since latencies of requests include queueing and other batches.
 
 Each artifact is run in a process of its own (`service.node.benchmark.worker`), with the session options of serving.
 Runs come in short bursts with a pause as long after each, and a burst waits while the node is answering requests,
@@ -20,11 +19,13 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from service.contract.measurement_order import Rung
 from service.ground.errors import ServiceError
 from service.node.benchmark.statistics import estimate
 
@@ -34,7 +35,7 @@ LINE_BYTES_MAX = 1 << 24
 
 
 @dataclass(frozen=True)
-class Pace:
+class BenchmarkSettings:
     """How thoroughly one artifact is measured, and how gently.
 
     Attributes:
@@ -47,6 +48,7 @@ class Pace:
         seconds: for one artifact, without its start; after that it ends with what it has.
         patience_seconds: how long a burst waits for the node to be idle.
         start_seconds: for the process to start, load the artifact and warm up.
+        python: program that runs the process that measures.
     """
 
     warm_up_seconds: float = 0.2
@@ -58,21 +60,13 @@ class Pace:
     seconds: float = 6.0
     patience_seconds: float = 0.5
     start_seconds: float = 120.0
+    python: str = sys.executable
 
 
-class Rung(Protocol):
-    """An artifact to measure, as in a probe document."""
-
-    @property
-    def digest(self) -> str:
-        """Of the artifact."""
-
-    @property
-    def bytes(self) -> int:
-        """Of the file."""
+DEFAULTS = BenchmarkSettings()
 
 
-class ProbeFailedError(ServiceError, RuntimeError):
+class MeasurementFailedError(ServiceError, RuntimeError):
     """An artifact could not be measured on this device."""
 
     code = "probe-failed"
@@ -88,12 +82,11 @@ async def measure_ladder(
     *,
     batch: int,
     threads: int,
-    fetch: Callable[[Rung], Awaitable[Path]],
-    done: Callable[[Rung, Path], Awaitable[None]] | None = None,
+    fetched: Callable[[Rung], AbstractAsyncContextManager[Path]],
     report: Callable[[dict[str, Any]], None] = lambda row: None,
     is_busy: Callable[[], bool] = lambda: False,
     base_bytes: int | None = None,
-    pace: Pace | None = None,
+    settings: BenchmarkSettings | None = None,
 ) -> list[dict[str, Any]]:
     """Measure artifacts one after the other, smallest first.
 
@@ -101,41 +94,37 @@ async def measure_ladder(
         ladder: what to measure.
         batch: rows of one run, where the first axis of the inputs is free.
         threads: of one run.
-        fetch: downloads and verifies an artifact; its errors end the probe.
-        done: told when a file is not needed any more, whatever happened to it.
+        fetched: holds the verified file of an artifact for as long as it is needed; its errors end the measurements.
         report: given every row as soon as it is measured.
         is_busy: whether the node is answering a request now.
         base_bytes: resident memory of the node without any network; the process that measures stands in for it when
             left out.
-        pace: how thoroughly; the defaults take about 5 to 15 s for each artifact.
+        settings: how thoroughly; the defaults take about 5 to 15 s for each artifact.
 
     Returns:
         Rows of the fleet's report, in the order of measurement: `digest, batch, threads, p50_ms, p95_ms, runs,
         resident_bytes`. An artifact that cannot be measured has none, and neither have the larger ones after it.
 
     Raises:
-        Whatever `fetch` and `done` raise. Cancelling it ends the process that measures.
+        Whatever `fetched` raises. Cancelling it ends the process that measures.
     """
     rows: list[dict[str, Any]] = []
     for rung in sorted(ladder, key=lambda one: one.bytes):
-        path = await fetch(rung)
-        try:
-            row = await measure_artifact(
-                path,
-                digest=rung.digest,
-                size_bytes=rung.bytes,
-                batch=batch,
-                threads=threads,
-                is_busy=is_busy,
-                base_bytes=base_bytes,
-                pace=pace,
-            )
-        except ProbeFailedError as error:
-            log.warning("artifact not measured", extra={"digest": rung.digest, "detail": error.message})
-            return rows
-        finally:
-            if done is not None:
-                await done(rung, path)
+        async with fetched(rung) as path:
+            try:
+                row = await measure_artifact(
+                    path,
+                    digest=rung.digest,
+                    size_bytes=rung.bytes,
+                    batch=batch,
+                    threads=threads,
+                    is_busy=is_busy,
+                    base_bytes=base_bytes,
+                    settings=settings,
+                )
+            except MeasurementFailedError as error:
+                log.warning("artifact not measured", extra={"digest": rung.digest, "detail": error.message})
+                return rows
         rows.append(row)
         report(row)
     return rows
@@ -150,21 +139,22 @@ async def measure_artifact(
     threads: int,
     is_busy: Callable[[], bool] = lambda: False,
     base_bytes: int | None = None,
-    pace: Pace | None = None,
+    settings: BenchmarkSettings | None = None,
 ) -> dict[str, Any]:
     """Measure one artifact; see `measure_ladder`.
 
     Args:
         path: the ONNX file, already verified.
         digest, size_bytes: of the file.
-        batch, threads, is_busy, base_bytes, pace: as of `measure_ladder`.
+        batch, threads, is_busy, base_bytes, settings: as of `measure_ladder`.
 
     Raises:
-        ProbeFailedError: ONNX Runtime cannot load or run it, or the process ended or did not answer in time.
+        MeasurementFailedError: ONNX Runtime cannot load or run it, or the process ended or did not answer in time.
+        OSError: the process cannot be started.
     """
-    chosen = pace or Pace()
+    settings = settings or DEFAULTS
     worker = await asyncio.create_subprocess_exec(
-        sys.executable,
+        settings.python,
         "-m",
         "service.node.benchmark.worker",
         stdin=asyncio.subprocess.PIPE,
@@ -174,9 +164,9 @@ async def measure_artifact(
     )
     try:
         order = {"path": str(path), "digest": digest, "bytes": size_bytes, "batch": batch, "threads": threads}
-        order["warm_up_seconds"] = chosen.warm_up_seconds
-        ready = await _ask(worker, order, digest, chosen.start_seconds)
-        runs, resident = await _runs(worker, digest, chosen, is_busy)
+        order["warm_up_seconds"] = settings.warm_up_seconds
+        ready = await _ask(worker, order, digest, settings.start_seconds)
+        runs, resident = await _runs(worker, digest, settings, is_busy)
         found = estimate(runs)
         resident = max(resident, ready["resident_bytes"])
     finally:
@@ -198,24 +188,24 @@ async def measure_artifact(
 
 
 async def _runs(
-    worker: asyncio.subprocess.Process, digest: str, pace: Pace, is_busy: Callable[[], bool]
+    worker: asyncio.subprocess.Process, digest: str, settings: BenchmarkSettings, is_busy: Callable[[], bool]
 ) -> tuple[list[float], int]:
     """Milliseconds of all runs, and the memory at most."""
     milliseconds: list[float] = []
     resident = bursts = 0
     began = time.perf_counter()
     while True:
-        await _wait_for_idle(is_busy, pace.patience_seconds)
-        answer = await _ask(worker, {"seconds": pace.burst_seconds}, digest, pace.start_seconds)
+        await _wait_for_idle(is_busy, settings.patience_seconds)
+        answer = await _ask(worker, {"seconds": settings.burst_seconds}, digest, settings.start_seconds)
         milliseconds += answer["milliseconds"]
         resident = max(resident, answer["resident_bytes"])
         bursts += 1
-        if time.perf_counter() - began >= pace.seconds:
+        if time.perf_counter() - began >= settings.seconds:
             return milliseconds, resident
-        enough = bursts >= pace.least_bursts and len(milliseconds) >= pace.least_runs
-        if enough and estimate(milliseconds).width <= pace.width:
+        enough = bursts >= settings.least_bursts and len(milliseconds) >= settings.least_runs
+        if enough and estimate(milliseconds).width <= settings.width:
             return milliseconds, resident
-        await asyncio.sleep(pace.pause_share * pace.burst_seconds)
+        await asyncio.sleep(settings.pause_share * settings.burst_seconds)
 
 
 async def _wait_for_idle(is_busy: Callable[[], bool], patience_seconds: float) -> None:
@@ -236,12 +226,12 @@ async def _ask(
         async with asyncio.timeout(seconds):
             line = await worker.stdout.readline()
     except TimeoutError:
-        raise ProbeFailedError(digest, f"it took longer than {seconds:g} s") from None
+        raise MeasurementFailedError(digest, f"it took longer than {seconds:g} s") from None
     except ConnectionError:
         line = b""
     if not line:
-        raise ProbeFailedError(digest, f"the process that ran it ended (status {await worker.wait()})")
+        raise MeasurementFailedError(digest, f"the process that ran it ended (status {await worker.wait()})")
     answer: dict[str, Any] = json.loads(line)
     if "error" in answer:
-        raise ProbeFailedError(digest, answer["error"]["detail"])
+        raise MeasurementFailedError(digest, answer["error"]["detail"])
     return answer

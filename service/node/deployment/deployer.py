@@ -16,14 +16,14 @@ from collections.abc import Callable
 from service.ground.errors import ServiceError, StoreFullError
 from service.inference.errors import InferenceFailedError
 from service.inference.reference_outputs import SelfTestFailedError, inputs_of
-from service.node.agent.status import Status, error_of
 from service.node.deployment.trial import Trial
 from service.node.download import Pace, download
 from service.node.errors import DamagedArtifactError
 from service.node.hub_client import HubClient
 from service.node.serving import Network, Serving
+from service.node.status import Status, error_of
 from service.node.store import NodeStore, Outcome, StoredRelease
-from service.node.trust import TrustStore
+from service.node.trust.store import TrustStore
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 from service.ground.errors import ServiceError, StoreFullError
 from service.inference.errors import InferenceFailedError
 from service.inference.reference_outputs import SelfTestFailedError
-from service.node.agent.status import Status, error_of
 from service.node.errors import CrashedInTrialError, DamagedArtifactError
 from service.node.serving import Network, Serving
+from service.node.status import Status, error_of
 from service.node.store import NodeStore, Outcome, StoredRelease
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from multiprocessing.process import BaseProcess
 
 import uvicorn
 
-from service.node.agent import status
+from service.node import status
 from service.node.app import create_app
 from service.node.settings import EdgeSettings
 

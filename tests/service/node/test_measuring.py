@@ -9,19 +9,19 @@ import pytest
 from starlette.requests import Request
 
 from service.contract.sizes import Budget
+from service.node.agent import measuring
 from service.node.benchmark import run as probe
-from service.node.benchmark import scheduler as measuring
-from service.node.benchmark.run import Pace
+from service.node.benchmark.run import BenchmarkSettings
 from tests.service.node.fake_hub import FakeHub, digest_of
 from tests.service.node.nodes import live_node
 
-SHORT = Pace(warm_up_seconds=0.0, burst_seconds=0.01, least_runs=5, least_bursts=1, seconds=0.1)
+SHORT = BenchmarkSettings(warm_up_seconds=0.0, burst_seconds=0.01, least_runs=5, least_bursts=1, seconds=0.1)
 
 
 def test_a_probe_is_measured_reported_and_followed_by_a_release(
     hub: FakeHub, small: bytes, large: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "Pace", lambda: SHORT)
+    monkeypatch.setattr(probe, "DEFAULTS", SHORT)
     contents = [small, large]
     budget = {"unit": "latency_ms", "value": 5, "batch": 2, "threads": 1, "percentile": 95}
     desired = {"model": "toy", "budget": budget}
@@ -61,7 +61,7 @@ def test_a_probe_is_measured_reported_and_followed_by_a_release(
 def test_a_rung_that_the_hub_has_lost_is_asked_for_again(
     hub: FakeHub, small: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "Pace", lambda: SHORT)
+    monkeypatch.setattr(probe, "DEFAULTS", SHORT)
     document = hub.probe([small], 3)
     del hub.artifacts[digest_of(small)]
     hub.tell(None, generation=3, probe=document)
@@ -83,7 +83,7 @@ def test_a_rung_that_the_hub_has_lost_is_asked_for_again(
 def test_a_size_that_cannot_be_measured_ends_the_probe_and_says_so(
     hub: FakeHub, small: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "Pace", lambda: SHORT)
+    monkeypatch.setattr(probe, "DEFAULTS", SHORT)
     junk = b"no network " * 1000
     document = hub.probe([small, junk], 1)
     hub.tell(None, generation=1, probe=document)
@@ -103,7 +103,7 @@ def test_a_size_that_cannot_be_measured_ends_the_probe_and_says_so(
 def test_a_size_out_of_its_budget_is_measured_again_soon(
     hub: FakeHub, large: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "Pace", lambda: SHORT)
+    monkeypatch.setattr(probe, "DEFAULTS", SHORT)
     monkeypatch.setattr(measuring, "SOON_SECONDS", 0.05)
     budget = {"unit": "latency_ms", "value": 1e-6, "batch": 1, "threads": 1, "percentile": 95}
     hub.tell(hub.release(large, 1), desired={"model": "toy", "budget": budget})

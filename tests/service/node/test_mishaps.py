@@ -16,9 +16,9 @@ from starlette.responses import Response
 
 from service.ground.errors import StoreFullError
 from service.node import hub_client as hub_client
+from service.node.agent import measuring
 from service.node.agent import supervise as agent
 from service.node.agent.backoff import Backoff
-from service.node.benchmark import scheduler as measuring
 from service.node.errors import HubRefusedError
 from service.node.store import NodeStore, Outcome
 from tests.service.node.fake_hub import FakeHub, digest_of, problem

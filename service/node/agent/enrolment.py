@@ -7,11 +7,11 @@ import logging
 
 from service.ground.errors import ServiceError
 from service.node.agent.backoff import Backoff
-from service.node.agent.status import Status, error_of
 from service.node.errors import EnrolmentRefusedError, HubRefusedError
 from service.node.hub_client import HubClient
 from service.node.settings import EdgeSettings
-from service.node.trust import TrustStore
+from service.node.status import Status, error_of
+from service.node.trust.store import TrustStore
 from service.signing.enrolment_tokens import EnrolmentToken
 from service.signing.errors import InvalidKeyError, InvalidTokenError, UnknownKeyError
 from service.signing.keys import PublicKey

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from service.node.agent.status import Status
+from service.node.status import Status
 
 Source = Literal["hub", "probe"]
 """Whose doing it is: answers of the hub that are refused or not believed, or sizes that are not measured."""

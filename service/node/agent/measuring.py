@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from service.contract.measurement_order import MeasurementOrder
+from service.contract.measurement_order import MeasurementOrder, Rung
 from service.contract.sizes import MEASURED_UNITS
-from service.node.benchmark.run import ProbeFailedError, Rung, measure_artifact, measure_ladder
+from service.node.benchmark.run import MeasurementFailedError, measure_artifact, measure_ladder
 from service.node.download import Pace, download
 from service.node.hub_client import HubClient
 from service.node.node import Node
@@ -45,7 +46,7 @@ class Measurer:
         """Measure the artifacts of a probe; each row is reported as soon as it is there.
 
         Raises:
-            ProbeFailedError: some could not be measured.
+            MeasurementFailedError: some could not be measured.
             ServiceError: an artifact could not be fetched.
         """
         store = self._node.store
@@ -55,8 +56,7 @@ class Measurer:
                     probe.ladder,
                     batch=probe.batch,
                     threads=probe.threads,
-                    fetch=self._fetched,
-                    done=self._drop,
+                    fetched=self._fetched,
                     report=lambda row: self._node.status.add_timings([row]),
                     is_busy=self._is_busy,
                     base_bytes=self._node.base_bytes,
@@ -64,7 +64,7 @@ class Measurer:
         measured = {row["digest"] for row in rows}
         for rung in probe.ladder:
             if rung.digest not in measured:
-                raise ProbeFailedError(rung.digest, "it could not be measured, so larger ones were not tried")
+                raise MeasurementFailedError(rung.digest, "it could not be measured, so larger ones were not tried")
 
     async def keep_measuring(self) -> None:
         """Measure the size that serves, now and then, for as long as the budget is one of this device."""
@@ -102,17 +102,20 @@ class Measurer:
                         is_busy=self._is_busy,
                         base_bytes=self._node.base_bytes,
                     )
-                except ProbeFailedError as error:
+                except MeasurementFailedError as error:
                     log.warning("active artifact not measured", extra={"digest": digest, "detail": error.message})
                     return None
         self._node.status.add_timings([row])
         return row
 
-    async def _fetched(self, rung: Rung) -> Path:
+    @contextlib.asynccontextmanager
+    async def _fetched(self, rung: Rung) -> AsyncIterator[Path]:
+        """The verified file of an artifact; one that was fetched to be measured goes, whatever happened to it."""
         store = self._node.store
         if await asyncio.to_thread(store.holds, rung.digest, rung.bytes):
-            return store.artifact(rung.digest)
-        part = store.probe_part(rung.digest)
+            yield store.artifact(rung.digest)
+            return
+        part = store.measured_part(rung.digest)
         await download(
             self._hub,
             store,
@@ -122,11 +125,10 @@ class Measurer:
             pace=self._pace,
             part=part,
         )
-        return part
-
-    async def _drop(self, rung: Rung, path: Path) -> None:
-        if path == self._node.store.probe_part(rung.digest):
-            await asyncio.to_thread(path.unlink, missing_ok=True)
+        try:
+            yield part
+        finally:
+            await asyncio.to_thread(part.unlink, missing_ok=True)
 
     def _is_busy(self) -> bool:
         return self._node.serving.in_flight > 0

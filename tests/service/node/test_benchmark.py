@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from service.node.benchmark.device_info import resident_bytes
-from service.node.benchmark.run import Pace, ProbeFailedError, measure_artifact, measure_ladder
+from service.node.benchmark.run import BenchmarkSettings, MeasurementFailedError, measure_artifact, measure_ladder
 
-QUICK = Pace(warm_up_seconds=0.01, burst_seconds=0.01, least_bursts=2, least_runs=20, seconds=0.5, width=10.0)
+QUICK = BenchmarkSettings(
+    warm_up_seconds=0.01, burst_seconds=0.01, least_bursts=2, least_runs=20, seconds=0.5, width=10.0
+)
 MIB = 1 << 20
 
 
@@ -51,10 +54,10 @@ def perceptron(path: Path, *, width: int) -> File:
     return File("sha256:" + hashlib.sha256(content).hexdigest(), len(content), path)
 
 
-def measured(file: File, *, batch: int = 1, pace: Pace = QUICK, **others: Any) -> dict[str, Any]:
+def measured(file: File, *, batch: int = 1, settings: BenchmarkSettings = QUICK, **others: Any) -> dict[str, Any]:
     return asyncio.run(
         measure_artifact(
-            file.path, digest=file.digest, size_bytes=file.bytes, batch=batch, threads=1, pace=pace, **others
+            file.path, digest=file.digest, size_bytes=file.bytes, batch=batch, threads=1, settings=settings, **others
         )
     )
 
@@ -89,7 +92,7 @@ def test_memory_is_the_artifacts_own_on_top_of_the_nodes(tmp_path: Path, small: 
 def test_what_is_no_network_is_named(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(b"no network")
-    with pytest.raises(ProbeFailedError) as caught:
+    with pytest.raises(MeasurementFailedError) as caught:
         measured(File("sha256:" + "0" * 64, 10, path))
     assert caught.value.fields["digest"] == "sha256:" + "0" * 64
     assert str(tmp_path) not in str(caught.value)
@@ -97,8 +100,8 @@ def test_what_is_no_network_is_named(tmp_path: Path) -> None:
 
 def test_an_artifact_that_takes_too_long_is_given_up_and_its_process_ended(small: File) -> None:
     before = children()
-    with pytest.raises(ProbeFailedError, match="longer than"):
-        measured(small, pace=Pace(start_seconds=0.01))
+    with pytest.raises(MeasurementFailedError, match="longer than"):
+        measured(small, settings=BenchmarkSettings(start_seconds=0.01))
     assert children() == before
 
 
@@ -106,9 +109,11 @@ def test_a_cancelled_measurement_leaves_no_process(small: File) -> None:
     before = children()
 
     async def cancelled() -> None:
-        pace = Pace(warm_up_seconds=30.0)
+        settings = BenchmarkSettings(warm_up_seconds=30.0)
         task = asyncio.create_task(
-            measure_artifact(small.path, digest=small.digest, size_bytes=small.bytes, batch=1, threads=1, pace=pace)
+            measure_artifact(
+                small.path, digest=small.digest, size_bytes=small.bytes, batch=1, threads=1, settings=settings
+            )
         )
         while children() == before:
             await asyncio.sleep(0.01)
@@ -129,7 +134,9 @@ def test_bursts_wait_for_an_idle_node_but_not_for_ever(small: File) -> None:
 
     measured(small, is_busy=is_busy)
     assert asked[:6] == [True, True, True, True, True, False]
-    row = measured(small, is_busy=lambda: True, pace=Pace(0.01, 0.01, seconds=0.3, patience_seconds=0.05))
+    row = measured(
+        small, is_busy=lambda: True, settings=BenchmarkSettings(0.01, 0.01, seconds=0.3, patience_seconds=0.05)
+    )
     assert row["runs"] >= 1
 
 
@@ -144,7 +151,9 @@ def test_the_event_loop_is_free_while_it_measures(small: File) -> None:
                 count += 1
 
         ticking = asyncio.create_task(tick())
-        await measure_artifact(small.path, digest=small.digest, size_bytes=small.bytes, batch=1, threads=1, pace=QUICK)
+        await measure_artifact(
+            small.path, digest=small.digest, size_bytes=small.bytes, batch=1, threads=1, settings=QUICK
+        )
         ticking.cancel()
         return count
 
@@ -174,17 +183,15 @@ def test_larger_artifacts_are_not_tried_after_one_that_fails(tmp_path: Path) -> 
 async def ladder(files: list[File], events: list[tuple[str, int]]) -> list[dict[str, Any]]:
     by_digest = {one.digest: one for one in files}
 
-    async def fetch(rung: Any) -> Path:
+    @contextlib.asynccontextmanager
+    async def fetched(rung: Any) -> AsyncIterator[Path]:
         events.append(("fetch", rung.bytes))
-        return by_digest[rung.digest].path
-
-    async def done(rung: Any, path: Path) -> None:
-        assert path == by_digest[rung.digest].path
+        yield by_digest[rung.digest].path
         events.append(("done", rung.bytes))
 
     report: Callable[[dict[str, Any]], None] = lambda row: events.append(("report", by_digest[row["digest"]].bytes))  # noqa: E731
     return await measure_ladder(
-        files, batch=1, threads=1, fetch=fetch, done=done, report=report, base_bytes=resident_bytes(), pace=QUICK
+        files, batch=1, threads=1, fetched=fetched, report=report, base_bytes=resident_bytes(), settings=QUICK
     )
 
 

@@ -16,7 +16,7 @@ from service.contract.measurement_order import MeasurementOrder
 from service.contract.release import Release
 from service.ground.files import STAGED_PREFIX, disk_full_as_error, make_private_folder
 from service.node.errors import InvalidNodeStateError, NodeMismatchError
-from service.node.trusted_state import TrustedState
+from service.node.trust.state import TrustedState
 from service.signing.envelope import Document, trusted_time
 from service.signing.errors import ExpiredDocumentError, InvalidDocumentError, InvalidKeyError, UnknownKeyError
 from service.signing.fields import MAX_SECONDS
@@ -151,7 +151,7 @@ class TrustStore:
         self._keep(self._state.with_release(release, signers))
         return release
 
-    def check_probe(self, document: Document) -> MeasurementOrder:
+    def check_order(self, document: Document) -> MeasurementOrder:
         """The probe in a document; errors as of `check_release`."""
         assert self._keyring is not None
         probe = MeasurementOrder.open(document, self._keyring)

@@ -12,7 +12,7 @@ import pytest
 from service.contract.measurement_order import MeasurementOrder, Rung
 from service.contract.release import Policy, Release
 from service.node.errors import InvalidNodeStateError, NodeMismatchError
-from service.node.trust import TrustStore
+from service.node.trust.store import TrustStore
 from service.signing.errors import (
     ExpiredDocumentError,
     InvalidDocumentError,
@@ -232,13 +232,13 @@ def test_probes_are_checked_like_releases(identity: TrustStore) -> None:
         ).to_document([SIGNING])
 
     identity.accept_release(release(5))
-    assert identity.check_probe(probe(6)).ladder[0].digest == DIGEST
+    assert identity.check_order(probe(6)).ladder[0].digest == DIGEST
     with pytest.raises(ReplayedDocumentError):
-        identity.check_probe(probe(4))
+        identity.check_order(probe(4))
     with pytest.raises(InvalidDocumentError):
-        identity.check_probe(probe(6, node="n2"))
+        identity.check_order(probe(6, node="n2"))
     with pytest.raises(InvalidDocumentError):
-        identity.check_probe(release(6))
+        identity.check_order(release(6))
 
 
 def test_a_store_belongs_to_one_node(identity: TrustStore, tmp_path: Path) -> None:

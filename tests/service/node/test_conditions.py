@@ -6,9 +6,9 @@ from typing import cast
 
 import pytest
 
-from service.node.agent.status import Status
-from service.node.conditions import Condition, Conditions
+from service.node.agent.conditions import Condition, Conditions
 from service.node.serving import Serving
+from service.node.status import Status
 
 HUB = Condition({"code": "hub-refused", "detail": "no", "generation": None}, attempt=2, pause_seconds=8.0)
 PROBE = Condition({"code": "probe-failed", "detail": "no memory", "generation": 3})
