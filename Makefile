@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 export VENV
 DOCKER ?= docker
 
-.PHONY: help setup demo test test-slow test-e2e wheels images check format serve bench-serving settings-table clean
+.PHONY: help setup demo test test-slow test-e2e wheels images check format serve bench-serving settings-table file-table clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ bench-serving: setup  ## latency of the hub beside a bare server and a raw ONNX 
 
 settings-table: setup  ## write the table of settings into README.md
 	$(VENV)/bin/python -m scripts.settings_table --write
+
+file-table: setup  ## write the tables of files into docs/architecture.md
+	$(VENV)/bin/python -m scripts.file_table --write
 
 clean:  ## remove the virtual environment and every cache (stores of a hub stay)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -4,16 +4,21 @@ import os
 import re
 import subprocess
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from inn_core.training.recipes.shipped import shipped_file
+from scripts.file_table import DOCUMENT, with_tables
 
 ROOT = Path(__file__).resolve().parents[1]
+FULL_FOLDERS = {ROOT / "inn_core" / "graph" / "operators", ROOT / "service" / "hub" / "routes"}
+"""With more than a dozen files: one for each kind of operator, one for each kind of route."""
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LINUX = {"sys_platform": "linux", "platform_machine": "x86_64", "platform_python_implementation": "CPython"}
 
@@ -114,3 +119,34 @@ def test_the_wheel_has_what_ships_of_models_as_data_and_no_package_called_models
         assert f"COPY {Path(source).parent} {Path(source).parent}\n" in copied
         assert target == f"inn_core/data/{Path(source).relative_to('models')}"
         assert shipped_file(str(Path(source).relative_to("models"))) == ROOT / source
+
+
+def test_every_file_is_placed_by_the_document() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert with_tables(text) == text, "write it anew: make file-table"
+
+
+def test_files_that_documents_name_are_there() -> None:
+    for document in (DOCUMENT, ROOT / "docs" / "method.md"):
+        text = document.read_text(encoding="utf-8")
+        named = set(re.findall(r"\b(?:inn_core|service|models|tests)/[\w/]+\.py\b", text))
+        assert {name for name in named if not (ROOT / name).is_file()} == set(), document.name
+
+
+@pytest.mark.parametrize("package", ["inn_core", "service"])
+def test_no_import_goes_in_a_circle(package: str) -> None:
+    """Between files, and between the rooms of a package."""
+    graph = grimp.build_graph(package, include_external_packages=False)
+    files = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+    rooms: dict[str, set[str]] = {}
+    for name, imported in files.items():
+        room = ".".join(name.split(".")[:2])
+        rooms.setdefault(room, set()).update(".".join(other.split(".")[:2]) for other in imported)
+    for which in (files, rooms):
+        TopologicalSorter({name: others - {name} for name, others in which.items()}).prepare()
+
+
+def test_folders_are_small() -> None:
+    for package in ("inn_core", "service", "models"):
+        for folder in {path.parent for path in (ROOT / package).rglob("*.py")} - FULL_FOLDERS:
+            assert len(list(folder.glob("*.py"))) <= 12, folder
