@@ -102,7 +102,7 @@ def greedy_order(demands: Sequence[ConsumerStatistics]) -> NestedOrder:
     tr(A R) most, which takes diag(R A R), kept exact by updates in O(size^2) a pick.
 
     Source: Harbrecht, Peters, Schneider, On the low-rank approximation by the pivoted Cholesky decomposition, Appl.
-    Numer. Math. 62, 2012, Algorithm 1, which picks argmax_j R_jj; the weighting A is ours.
+    Numer. Math. 62, 2012, for the pivoted decomposition; the weighting by A is ours.
     """
     size = demands[0].covariance.shape[0]
     residuals = [demand.covariance.clone() for demand in demands]
