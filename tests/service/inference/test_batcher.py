@@ -97,7 +97,7 @@ def test_requests_made_together_share_one_run_and_get_their_own_rows(
 def test_no_run_exceeds_the_bound_and_every_row_comes_back_in_order(
     identity: Session, executor: ThreadPoolExecutor, sizes: list[int], rows_max: int, inline: bool
 ) -> None:
-    recorder = Recorder(identity)
+    recorder, counted = Recorder(identity), Counted()
     starts = np.cumsum([0, *sizes])
     inputs = [np.arange(start, start + size, dtype=np.int64) for start, size in zip(starts, sizes, strict=False)]
 
@@ -107,7 +107,7 @@ def test_no_run_exceeds_the_bound_and_every_row_comes_back_in_order(
 
     results = asyncio.run(scenario())
     assert max(recorder.rows) <= rows_max
-    assert sum(recorder.rows) == sum(sizes)
+    assert sum(recorder.rows) == sum(sizes) == counted("inn_infer_batch_rows_sum")
     for indices, result in zip(inputs, results, strict=True):
         np.testing.assert_array_equal(result["y"][:, 0], indices)
 
